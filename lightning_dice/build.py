@@ -1,0 +1,94 @@
+"""Configuration → objects. The only caller of Hydra's `instantiate`."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from lightning_dice.callbacks import CurvesLogger, OverlayPictures, ProgressBar, StepTimes, TestResults
+from lightning_dice.data.datamodule import CTDataModule
+from lightning_dice.data.labels import NAMES
+from lightning_dice.errors import InputError
+from lightning_dice.module import Recipe, SegmentationModule
+from lightning_dice.runs import Run
+
+CHECKPOINT_EVERY = timedelta(minutes=1)  # what a kill can cost; a checkpoint of the paper's network is 230 MB
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """Everything resolved, as plain types."""
+    return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+
+
+def build_datamodule(config: DictConfig) -> CTDataModule:
+    return _build(config.data, "data")
+
+
+def build_module(config: DictConfig, data: CTDataModule) -> SegmentationModule:
+    """Network, loss and optimiser around the training data, which must be set up: the loss gets its class counts."""
+    network = _build(config.network, "network").to(memory_format=torch.channels_last_3d)
+    loss = _build(config.loss, "loss")
+    if hasattr(loss, "set_class_voxels"):
+        loss.set_class_voxels(data.class_voxels)
+    recipe = Recipe(NAMES, data.preparation, data.spacing_mm, data.patch_size)
+    return SegmentationModule(network, recipe, loss, _build(config.optim, "optim"), config.overlap)
+
+
+def build_trainer(config: DictConfig, **settings: Any) -> pl.Trainer:
+    """The trainer of the configuration, with its precision chosen for the device; `settings` go to it as they are."""
+    precision = config.trainer.precision
+    if precision == "auto":
+        precision = best_precision(config.trainer.accelerator)
+    return _build(config.trainer, "trainer", precision=precision, enable_model_summary=False, **settings)
+
+
+def build_training(config: DictConfig, run: Run, times: StepTimes, results: TestResults, step: int) -> pl.Trainer:
+    """A trainer that leaves in the run's folder what `runs.py` says, from `step` on."""
+    checkpoints = {"dirpath": run.checkpoints, "enable_version_counter": False, "auto_insert_metric_name": False}
+    return build_trainer(
+        config,
+        callbacks=[
+            ProgressBar(),
+            times,
+            results,
+            OverlayPictures(),
+            ModelCheckpoint(
+                filename=run.last.stem, train_time_interval=CHECKPOINT_EVERY, save_on_exception=True, **checkpoints
+            ),
+            ModelCheckpoint(filename=run.best.stem, monitor="val/dice", mode="max", **checkpoints),
+        ],
+        logger=[
+            TensorBoardLogger(run.tensorboard, name="", version="", default_hp_metric=False, purge_step=step + 1),
+            CurvesLogger(run),
+        ],
+        profiler=times.wait,
+    )
+
+
+def best_precision(accelerator: str) -> str:
+    """`bf16-mixed` where the device computes in bfloat16, else `32-true`.
+
+    On CPUs that are those with AMX or AVX512-BF16; others emulate it, slower than float32.
+    """
+    if accelerator != "cpu" and torch.cuda.is_available():
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:  # torch has no public names for these yet
+        fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return "bf16-mixed" if fast else "32-true"
+
+
+def _build(config: DictConfig, name: str, **more: Any) -> Any:
+    """Instantiate; what the object says about its arguments becomes one line."""
+    try:
+        return instantiate(config, **more)
+    except InstantiationException as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, ValueError | TypeError | ImportError):
+            raise InputError(f"{name}: {cause}") from error
+        raise

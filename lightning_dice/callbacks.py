@@ -1,0 +1,202 @@
+"""What a run writes while the trainer works: curves, pictures, times, and the test's predictions and scores."""
+
+import resource
+import time
+from dataclasses import asdict
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.profilers import Profiler
+
+from lightning_dice.data.datamodule import CTDataModule
+from lightning_dice.data.labels import NAMES, NUM_CLASSES
+from lightning_dice.data.patches import Batch
+from lightning_dice.data.store import PreparedCase
+from lightning_dice.files import replacing
+from lightning_dice.metrics import score_case, summarize
+from lightning_dice.paper.slices import Pictured, slices_figure
+from lightning_dice.runs import SCORE_COLUMNS, Run, append_metrics, write_json, write_table
+
+WARM_UP_STEPS = 2  # not timed: threads start, kernels are chosen
+ESTIMATE_STEPS = 3  # timed before the duration is told
+PICTURED_CASES = 3  # in the picture of the test
+LONG_HOURS = 1.0  # an estimate above this on a CPU names the demo
+
+
+class CurvesLogger(Logger):
+    """Appends what the module logs to the run's `metrics.csv`."""
+
+    name = "metrics.csv"
+    version = None
+
+    def __init__(self, run: Run):
+        super().__init__()
+        self.run = run
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        append_metrics(self.run, step, metrics)
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the run has its config.yaml."""
+
+
+class ProgressBar(TQDMProgressBar):
+    """Iterations of the run, with the loss and the last validation's Dice."""
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        super().on_train_epoch_start(trainer, *args)
+        self.train_progress_bar.set_description("training")  # iterations are counted through, not by epochs
+
+    def get_metrics(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
+        metrics = super().get_metrics(trainer, module)
+        metrics.pop("v_num", None)
+        return metrics
+
+
+class DataWait(Profiler):
+    """Adds up the seconds in which the training loop waits for its next batch."""
+
+    ACTION = "[_TrainingEpochLoop].train_dataloader_next"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds = 0.0
+
+    def start(self, action_name: str) -> None:
+        if action_name == self.ACTION:
+            self._started = time.perf_counter()
+
+    def stop(self, action_name: str) -> None:
+        if action_name == self.ACTION:
+            self.seconds += time.perf_counter() - self._started
+
+    def summary(self) -> str:
+        return ""
+
+
+class StepTimes(pl.Callback):
+    """Times the iterations of this session, warm-up left out: from one's end to the next one's, validation left out.
+
+    On a CPU it tells after a few iterations how long the training will take, and names the demo if that is long.
+    """
+
+    def __init__(self) -> None:
+        self.wait = DataWait()
+        self.steps = 0
+        self._seconds = 0.0
+        self._waited_before = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._last = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *args: Any) -> None:
+        self.steps += 1
+        now = time.perf_counter()
+        if self.steps > WARM_UP_STEPS:
+            self._seconds += now - self._last
+        else:
+            self._waited_before = self.wait.seconds
+        self._last = now
+        if self.steps == WARM_UP_STEPS + ESTIMATE_STEPS and trainer.strategy.root_device.type == "cpu":
+            hours = self.seconds_per_iteration * (trainer.max_steps - trainer.global_step) / 3600
+            if hours > LONG_HOURS:
+                trainer.print(
+                    f"\n{self.seconds_per_iteration:.1f} s per iteration on this CPU: the remaining "
+                    f"{trainer.max_steps - trainer.global_step} iterations will take about {hours:.0f} hours, without "
+                    "validation. A GPU does them in minutes; experiment=demo shows the same on a CPU."
+                )
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._last = time.perf_counter()
+
+    @property
+    def seconds_per_iteration(self) -> float | None:
+        timed = self.steps - WARM_UP_STEPS
+        return self._seconds / timed if timed > 0 else None
+
+    def summary(self) -> dict[str, float | None]:
+        """Seconds per iteration, the share of them that waited for data, peak memory of the host and of the device."""
+        waited = self.wait.seconds - self._waited_before
+        cuda = torch.cuda.is_available()
+        return {
+            "iterations_timed": max(0, self.steps - WARM_UP_STEPS),
+            "seconds_per_iteration": self.seconds_per_iteration,
+            "share_waiting_for_data": waited / self._seconds if self._seconds else None,
+            "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,  # Linux counts in KiB
+            "peak_device_memory_gb": torch.cuda.max_memory_allocated() / 1e9 if cuda else None,
+        }
+
+
+class OverlayPictures(pl.Callback):
+    """Puts slices of the first validation volume, truth beside prediction, into TensorBoard at each validation."""
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        outputs: torch.Tensor,
+        batch: Batch,
+        batch_idx: int,
+        *args: Any,
+    ) -> None:
+        if batch_idx:
+            return
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                case = trainer.datamodule.cases[batch.ids[0]]
+                row = pictured(case, outputs.cpu().numpy(), module.recipe.preparation.window_hu)
+                figure = slices_figure([row], f"iteration {trainer.global_step}")
+                logger.experiment.add_figure("validation", figure, trainer.global_step)
+
+
+class TestResults(pl.Callback):
+    """Writes each test case's prediction and, at the end, all scores, their summary and a picture into the folder."""
+
+    __test__ = False  # not a test of ours, whatever pytest makes of the name
+
+    def __init__(self, run: Run, datamodule: CTDataModule):
+        self.run = run
+        self.cases = datamodule.cases
+
+    def on_test_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._rows: list[dict[str, Any]] = []
+        self._pictured: list[Pictured] = []
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        outputs: torch.Tensor,
+        batch: Batch,
+        batch_idx: int,
+        *args: Any,
+    ) -> None:
+        case = self.cases[batch.ids[0]]
+        prediction, truth = outputs.cpu().numpy(), batch.label[0].numpy()
+        with replacing(self.run.prediction(case.id)) as path:
+            nib.save(nib.Nifti1Image(prediction, np.array(case.affine)), path)
+        for score in score_case(prediction, truth, case.spacing_mm, NUM_CLASSES):
+            self._rows.append({"case": case.id, "name": NAMES[score.label], **asdict(score)})
+        if len(self._pictured) < PICTURED_CASES:
+            self._pictured.append(pictured(case, prediction, module.recipe.preparation.window_hu))
+
+    def on_test_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        scores = pd.DataFrame(self._rows, columns=SCORE_COLUMNS)
+        write_table(self.run.scores, scores)
+        write_json(self.run.summary, summarize(scores))
+        with replacing(self.run.slices) as path:
+            slices_figure(self._pictured).savefig(path, dpi=150)
+
+
+def pictured(case: PreparedCase, prediction: np.ndarray, window_hu: tuple[float, float]) -> Pictured:
+    """A case of the store with its prediction, for the slices: the image in HU again, clipped as it is."""
+    low, high = window_hu
+    hu = np.load(case.image).astype(np.float32) * (high - low) + low
+    return Pictured(case.id, hu, np.load(case.label), prediction, case.spacing_mm)

@@ -1,0 +1,71 @@
+"""A command: Hydra around an ordinary function, and one clear line for what the user can mend."""
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import hydra
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+
+from lightning_dice.errors import InputError
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+def config_folder() -> Path:
+    """Where the YAML files are: inside an installed package, beside it in a checkout."""
+    inside = PACKAGE / "conf"
+    return inside if inside.is_dir() else PACKAGE.parent / "conf"
+
+
+def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+    """Make `python -m lightning_dice.NAME` out of a function of the configuration.
+
+    What the user can mend is printed in one line on standard error and exits with 1: an `InputError` of ours, an
+    override that Hydra refuses. Anything else is a fault of ours and keeps its traceback.
+    """
+
+    def decorate(function: Callable[[DictConfig], None]) -> Callable[[], None]:
+        def task(config: DictConfig) -> None:
+            try:
+                function(config)
+            except (InputError, OmegaConfBaseException) as error:  # here, before Hydra adds lines of its own
+                _leave(error)
+
+        @functools.wraps(function)
+        def main() -> None:
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # pass its exceptions on instead of printing them
+            try:
+                hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)(task)()
+            except (HydraException, OmegaConfBaseException) as error:
+                _leave(error)
+
+        return main
+
+    return decorate
+
+
+def _leave(error: Exception) -> None:
+    print(f"error: {_line(error)}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _line(error: Exception) -> str:
+    """What is wrong, and what could stand there instead."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        return f"{group}={name}: no such choice; expected one of {', '.join(error.options)}"
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key}: not given; add {error.full_key}=… to the command"
+    cause = error.__cause__
+    if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.parent_node is not None:
+        group, _, name = str(cause.full_key).rpartition(".")
+        known = ", ".join(str(key) for key in cause.parent_node)
+        return f"{cause.full_key}: no such setting; expected one of {known}" + (f" in {group}" if group else "")
+    return " ".join(str(error).split())

@@ -1,0 +1,138 @@
+"""The LightningDataModule: data set → prepared store → patches for training, whole volumes for validation and test."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+import torchio as tio
+from torch.utils.data import DataLoader
+
+from lightning_dice.data.cases import Case, Split, split_cases
+from lightning_dice.data.patches import Batch, PatchQueue, Transform, patch_loader, subject_of, volume_loader
+from lightning_dice.data.store import PreparedCase, fingerprint, prepare_cases
+from lightning_dice.data.volumes import Preparation
+
+ALL_CASES = 1  # as data.test: every case is a test case
+
+
+class CTDataModule(pl.LightningDataModule):
+    """Labelled CTs of one data set.
+
+    Batches are `lightning_dice.data.patches.Batch`. Batch t of the training is a function of the seed and t alone, and
+    a resumed run goes on at the trainer's step.
+
+    Args:
+        name: of the data set; it names folders.
+        layout: finds the cases below a folder, such as `lightning_dice.data.layouts.nnunet.nnunet_cases`.
+        root: that folder.
+        store: folder for the prepared copies of all data sets.
+        preparation: orientation, downsampling and window.
+        test: share of the cases to test on, drawn by `seed`; 1 for all of them, with none to train on.
+        validation: share of the remaining cases for the curves and the best checkpoint; may be 0.
+        split_seed: of that draw, apart from `seed`, so that runs with several seeds share their test cases.
+        patch_size: of the training patches, in voxels.
+        batch_size: patches in a batch, from as many patients.
+        samples_per_volume: patches per loaded volume; above 1 only pays with costly transforms.
+        transform: TorchIO's, on the training volumes; none in the paper.
+        num_workers: background processes that cut patches.
+        seed: of patients, positions and transforms.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        layout: Callable[[Path], list[Case]],
+        root: Path | str,
+        store: Path | str,
+        preparation: Preparation,
+        test: float = 0.1,
+        validation: float = 0.1,
+        split_seed: int = 0,
+        patch_size: int | Sequence[int] = 64,
+        batch_size: int = 3,
+        samples_per_volume: int = 1,
+        transform: Transform | None = None,
+        num_workers: int = 0,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.name = name
+        self.layout = layout
+        self.root = Path(root).expanduser()
+        self.store = Path(store).expanduser()
+        self.preparation = preparation
+        self.test, self.validation, self.split_seed = test, validation, split_seed
+        self.patch_size = tuple([patch_size] * 3 if isinstance(patch_size, int) else patch_size)
+        self.batch_size, self.samples_per_volume = batch_size, samples_per_volume
+        self.transform = transform
+        self.num_workers = num_workers
+        self.seed = seed
+        self.cases: dict[str, PreparedCase] = {}
+        self.split = Split((), (), ())
+
+    def setup(self, stage: str | None = None) -> None:
+        """Prepare the data set as far as needed, and split it.
+
+        Raises:
+            InputError: cases that cannot be read, or too few of them.
+        """
+        if self.cases:
+            return
+        prepared = prepare_cases(self.layout(self.root), self.preparation, self.store / self.name)
+        ids = [case.id for case in prepared]
+        if self.test == ALL_CASES:
+            self.split = Split((), (), tuple(ids))
+        else:
+            self.split = split_cases(ids, self.test, self.validation, self.split_seed)
+        self.cases = {case.id: case for case in prepared}
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the prepared data."""
+        return fingerprint(list(self.cases.values()))
+
+    @property
+    def class_voxels(self) -> tuple[int, ...]:
+        """Voxels per class over all training cases, background first: what Eq. 3 to 5 weigh by."""
+        return tuple(map(sum, zip(*(case.voxels for case in self._part("train")), strict=True)))
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Median voxel size of the training cases."""
+        sizes = torch.tensor([case.spacing_mm for case in self._part("train")], dtype=torch.float64)
+        return tuple(sizes.median(dim=0).values.tolist())
+
+    def train_dataloader(self) -> DataLoader:
+        queue = PatchQueue(
+            [subject_of(case) for case in self._part("train")],
+            tio.UniformSampler(self.patch_size),
+            self.batch_size,
+            self.seed,
+            self.samples_per_volume,
+            self.transform,
+        )
+        return patch_loader(queue, self.trainer.global_step, self.trainer.max_steps, self.num_workers, self._pin)
+
+    def val_dataloader(self) -> DataLoader | list:
+        return self._volumes("validation")
+
+    def test_dataloader(self) -> DataLoader | list:
+        return self._volumes("test")
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        # A whole volume stays where it is: the sliding window moves a few patches at a time.
+        if self.trainer.training:
+            return super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return batch
+
+    def _part(self, part: str) -> list[PreparedCase]:
+        return [self.cases[i] for i in getattr(self.split, part)]
+
+    def _volumes(self, part: str) -> DataLoader | list:
+        cases = self._part(part)
+        return volume_loader(cases, min(self.num_workers, 1), False) if cases else []
+
+    @property
+    def _pin(self) -> bool:
+        return self.trainer.strategy.root_device.type == "cuda"

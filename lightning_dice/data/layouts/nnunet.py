@@ -1,0 +1,64 @@
+"""nnU-Net's raw layout: `imagesTr/CASE_0000.nii.gz`, `labelsTr/CASE.nii.gz` and `dataset.json`.
+
+Format: https://github.com/MIC-DKFZ/nnUNet/blob/master/documentation/dataset_format.md. Labels are matched by name.
+"""
+
+import json
+from pathlib import Path
+
+from lightning_dice.data.cases import Case, LabelFile
+from lightning_dice.data.labels import BACKGROUND, NAMES
+from lightning_dice.errors import InputError
+
+CHANNEL = "_0000"
+ENDINGS = (".nii.gz", ".nii")
+
+
+def nnunet_cases(root: Path | str) -> list[Case]:
+    """List the training cases below `root`, by name.
+
+    Raises:
+        InputError: no readable `dataset.json`, a label that is not ours by name for all of them, an ending that is not
+            NIfTI's, no case at all, or images and labels that do not pair up; all unpaired ones are named at once.
+    """
+    root = Path(root)
+    ids, ending = _read_dataset_json(root / "dataset.json")
+    images = {
+        path.name[: -len(CHANNEL + ending)]: path for path in sorted((root / "imagesTr").glob(f"*{CHANNEL}{ending}"))
+    }
+    labels = {path.name[: -len(ending)]: path for path in sorted((root / "labelsTr").glob(f"*{ending}"))}
+    unpaired = [
+        f"{path}: no label {root / 'labelsTr' / (case + ending)}" for case, path in images.items() if case not in labels
+    ]
+    unpaired += [
+        f"{path}: no image {root / 'imagesTr' / (case + CHANNEL + ending)}"
+        for case, path in labels.items()
+        if case not in images
+    ]
+    if unpaired:
+        raise InputError(
+            "\n".join([f"{root}: {len(unpaired)} files lack their partner, add or remove them:", *unpaired])
+        )
+    if not images:
+        raise InputError(f"{root / 'imagesTr'}: no file CASE{CHANNEL}{ending} in it; expected nnU-Net's raw layout")
+    return [Case(case, path, (LabelFile(labels[case], ids),)) for case, path in images.items()]
+
+
+def _read_dataset_json(path: Path) -> tuple[tuple[tuple[int, int], ...], str]:
+    """The label map as (value in the files, our class), and the file ending."""
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+        declared = {str(name): int(value) for name, value in description["labels"].items()}
+        ending = str(description.get("file_ending", ".nii.gz"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; data.root must hold nnU-Net's raw layout") from None
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise InputError(f"{path}: not nnU-Net's dataset.json ({error!r}); expected labels as name: integer") from None
+    if ending not in ENDINGS:
+        raise InputError(f"{path}: file_ending {ending!r} is not supported; expected one of {', '.join(ENDINGS)}")
+    ours = {name: index for index, name in enumerate(NAMES)}
+    if not set(declared) & set(NAMES[1:]):
+        raise InputError(
+            f"{path}: none of its labels ({', '.join(declared)}) is ours; expected some of {', '.join(NAMES[1:])}"
+        )
+    return tuple((value, ours.get(name, BACKGROUND)) for name, value in declared.items()), ending

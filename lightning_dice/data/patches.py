@@ -1,0 +1,220 @@
+"""Volume → patches and back. The only file that knows TorchIO's queue, samplers and aggregator."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache, partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torchio as tio
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from lightning_dice.data.store import PreparedCase
+from lightning_dice.errors import InputError
+
+Transform = Callable[[tio.Subject], tio.Subject]
+
+
+class Batch(NamedTuple):
+    """Patches or whole volumes: image float32 (B, 1, X, Y, Z) in [0, 1], label uint8 (B, X, Y, Z), one id each."""
+
+    image: Tensor
+    label: Tensor
+    ids: list[str]
+
+
+def subject_of(case: PreparedCase) -> tio.Subject:
+    """The case as a TorchIO subject whose images are memory-mapped: cropping reads the patch and no more."""
+    reader = partial(_read_mapped, affine=np.array(case.affine))
+    return tio.Subject(
+        image=tio.ScalarImage(case.image, reader=reader, verify_path=False),
+        label=tio.LabelMap(case.label, reader=reader, verify_path=False),
+        id=case.id,
+    )
+
+
+def _read_mapped(path: str, affine: np.ndarray) -> tuple[Tensor, np.ndarray]:
+    # Mode "c", copy on write, because torch wants a writable array; nothing reaches the file.
+    return torch.from_numpy(np.load(path, mmap_mode="c"))[None], affine
+
+
+def collate(subjects: Sequence[tio.Subject]) -> Batch:
+    """Stack subjects of one shape."""
+    return Batch(
+        torch.stack([subject["image"].data for subject in subjects]).float(),
+        torch.stack([subject["label"].data[0] for subject in subjects]),  # (1, X, Y, Z) each -> (B, X, Y, Z)
+        [subject["id"] for subject in subjects],
+    )
+
+
+def pad_to(subject: tio.Subject, size: Sequence[int]) -> tio.Subject:
+    """Centre the subject in at least this size: air around the image, background around the label."""
+    missing = np.maximum(np.array(size, int) - subject.spatial_shape, 0)
+    if not missing.any():
+        return subject
+    sides = np.stack([missing // 2, missing - missing // 2], axis=1)  # (3, 2)
+    return tio.Pad(sides.ravel().tolist(), padding_mode=0)(subject)
+
+
+class PatchQueue(tio.Queue):
+    """A `tio.Queue` in which patch i is a function of the seed and i alone.
+
+    TorchIO's queue fills and pops a list, so that a batch depends on all that came before, two of its patches can come
+    from one patient, and the device waits for each refill. This one is addressed by index instead, which suits loaders
+    with several workers and makes workers and restarts irrelevant to what is drawn. Samplers and transforms are as ever.
+
+    Index i is place `i % batch_size` in batch `i // batch_size`. Patients come in rounds, in each of which everyone is
+    drawn once in a fresh order, in groups of a batch's size; a round's remainder that fills no batch sits it out. Each
+    group serves `samples_per_volume` batches, so a batch never holds two patches of one patient.
+
+    Args:
+        subjects: one per patient, unloaded.
+        sampler: draws the position, `tio.UniformSampler(64)` in the paper.
+        batch_size: patches in a batch.
+        seed: of patients, positions and random transforms.
+        samples_per_volume: patches that one loaded, transformed volume gives; they are the same patient's turn in
+            successive batches.
+        transform: applied to the whole volume, once for its `samples_per_volume` patches.
+
+    Raises:
+        InputError: fewer patients than patches in a batch.
+    """
+
+    def __init__(
+        self,
+        subjects: Sequence[tio.Subject],
+        sampler: tio.data.PatchSampler,
+        batch_size: int,
+        seed: int = 0,
+        samples_per_volume: int = 1,
+        transform: Transform | None = None,
+    ):
+        if len(subjects) < batch_size:
+            raise InputError(
+                f"{len(subjects)} training patients for data.batch_size={batch_size}: a batch takes its patches from "
+                "different patients, so add cases or lower data.batch_size"
+            )
+        super().__init__(
+            tio.SubjectsDataset(subjects, transform),
+            max_length=batch_size * samples_per_volume,
+            samples_per_volume=samples_per_volume,
+            sampler=sampler,
+            shuffle_subjects=False,
+            start_background=False,
+        )
+        self.batch_size = batch_size
+        self.seed = seed
+        self._volumes: dict[int, tio.Subject] = {}
+
+    def __getitem__(self, index: int) -> tio.Subject:
+        batch, place = divmod(index, self.batch_size)
+        group, sample = divmod(batch, self.samples_per_volume)
+        draw = group * self.batch_size + place
+        volume = self._volume(draw)
+        with _seeded(self.seed, draw, sample):
+            return next(iter(self.sampler(volume, 1)))
+
+    def _volume(self, draw: int) -> tio.Subject:
+        """The transformed volume of a draw, kept while its group is in turn."""
+        if draw not in self._volumes:
+            while len(self._volumes) >= self.batch_size:
+                del self._volumes[next(iter(self._volumes))]
+            with _seeded(self.seed, draw):
+                volume = self.subjects_dataset[self._patient(draw)]
+            self._volumes[draw] = pad_to(volume, self.sampler.patch_size)
+        return self._volumes[draw]
+
+    def _patient(self, draw: int) -> int:
+        patients = len(self.subjects_dataset)
+        round_, turn = divmod(draw, patients - patients % self.batch_size)
+        return int(_order(self.seed, round_, patients)[turn])
+
+
+@lru_cache(maxsize=2)  # this round's and, across its end, the next one's
+def _order(seed: int, round_: int, patients: int) -> np.ndarray:
+    return np.random.default_rng((seed, round_)).permutation(patients)
+
+
+@contextmanager
+def _seeded(*key: int) -> Iterator[None]:
+    """Draw from torch's CPU generator as the key says, and leave it as it was."""
+    state = torch.get_rng_state()
+    # Not torch.manual_seed, which would seed the devices' generators too.
+    torch.default_generator.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
+
+
+class _From(Sampler[int]):
+    """Indices from `start` to `stop`; its length counts from 0, because a resumed run counts its steps so."""
+
+    def __init__(self, start: int, stop: int):
+        self.start, self.stop = start, stop
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.start, self.stop))
+
+    def __len__(self) -> int:
+        return self.stop
+
+
+def patch_loader(queue: PatchQueue, first: int, last: int, workers: int, pin_memory: bool) -> DataLoader:
+    """Batches `first` to `last - 1` of the queue, loaded by background processes if `workers` is above 0."""
+    return tio.SubjectsLoader(
+        queue,
+        collate_fn=collate,
+        batch_size=queue.batch_size,
+        sampler=_From(first * queue.batch_size, last * queue.batch_size),
+        num_workers=workers,
+        pin_memory=pin_memory,
+    )
+
+
+def volume_loader(cases: Sequence[PreparedCase], workers: int, pin_memory: bool) -> DataLoader:
+    """Whole volumes, one by one."""
+    subjects = tio.SubjectsDataset([subject_of(case) for case in cases])
+    return tio.SubjectsLoader(subjects, collate_fn=collate, batch_size=1, num_workers=workers, pin_memory=pin_memory)
+
+
+class Grid:
+    """A volume cut into patches on a regular grid, and put together again from what becomes of them.
+
+    Args:
+        image: (C, X, Y, Z).
+        patch_size: of the windows; a smaller image is padded with zeros and cropped back.
+        overlap: share of the patch, in [0, 1), by which neighbours overlap, rounded down to an even number of voxels.
+            Where patches overlap the results are averaged, with the weights of a Hann window unless `overlap` is 0.
+    """
+
+    def __init__(self, image: Tensor, patch_size: Sequence[int], overlap: float):
+        if not 0 <= overlap < 1:
+            raise InputError(f"overlap={overlap}: expected a share of the patch from 0 to below 1, such as 0.5")
+        subject = tio.Subject(image=tio.ScalarImage(tensor=image))
+        self._shape = subject.spatial_shape
+        voxels = [2 * int(overlap * size / 2) for size in patch_size]
+        self._sampler = tio.GridSampler(pad_to(subject, patch_size), tuple(patch_size), tuple(voxels))
+        self._aggregator = tio.GridAggregator(self._sampler, overlap_mode="hann" if overlap else "average")
+
+    def __len__(self) -> int:
+        return len(self._sampler)
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Patches (B, C, *patch_size) and their places, B up to `size`."""
+        for first in range(0, len(self), size):
+            patches = [self._sampler[i] for i in range(first, min(first + size, len(self)))]
+            yield torch.stack([p["image"].data for p in patches]), torch.stack([p[tio.LOCATION] for p in patches])
+
+    def add(self, patches: Tensor, places: Tensor) -> None:
+        """Lay results (B, L, *patch_size) in their places."""
+        self._aggregator.add_batch(patches, places)
+
+    def volume(self) -> Tensor:
+        """The whole, (L, X, Y, Z), on the CPU."""
+        padded = self._aggregator.get_output_tensor()
+        start = [(full - size) // 2 for full, size in zip(padded.shape[1:], self._shape, strict=True)]
+        window = tuple(slice(i, i + size) for i, size in zip(start, self._shape, strict=True))
+        return padded[(slice(None), *window)]

@@ -1,0 +1,61 @@
+"""python -m lightning_dice.evaluate run=FOLDER: score a trained network on its test cases or on another data set."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from lightning_dice.build import build_datamodule, build_trainer
+from lightning_dice.callbacks import TestResults
+from lightning_dice.cli import command
+from lightning_dice.data.datamodule import ALL_CASES
+from lightning_dice.errors import InputError
+from lightning_dice.module import SegmentationModule, load_network
+from lightning_dice.paper.table1 import scores_table
+from lightning_dice.runs import Run, read_config, read_json
+
+
+def evaluate(config: DictConfig) -> Run:
+    """Score a run's network, and write scores, predictions and a picture to `RUN/evaluate/DATA,CHECKPOINT/`.
+
+    Without `data=` the run's own test cases are scored, prepared as in training. All cases of another data set are test
+    cases; they are brought to the voxel size that the network was trained at, whatever their own.
+
+    Raises:
+        InputError: no such run or checkpoint, a data set that cannot be used, or one that changed since the training.
+    """
+    trained = Run(Path(config.run).expanduser())
+    trained_config = OmegaConf.create(read_config(trained))
+    checkpoints = {"last": trained.last, "best": trained.best}
+    if config.checkpoint not in checkpoints:
+        raise InputError(f"checkpoint={config.checkpoint}: no such choice; expected one of {', '.join(checkpoints)}")
+    network, recipe = load_network(checkpoints[config.checkpoint])
+    overlap = trained_config.overlap if config.overlap is None else config.overlap
+    module = SegmentationModule(network, recipe, overlap=overlap)
+
+    if config.data is None:
+        data = build_datamodule(trained_config)
+        data.setup()
+        if data.fingerprint != read_json(trained.environment)["data"]:
+            raise InputError(
+                f"{data.root}: changed since the training in {trained.folder}; restore it, or name it by data=…"
+            )
+    else:
+        with open_dict(config):
+            config.data.test = ALL_CASES
+            config.data.preparation.update(
+                asdict(recipe.preparation) | {"factor": None, "spacing_mm": recipe.spacing_mm}
+            )
+        data = build_datamodule(config)
+        data.setup()
+
+    run = Run(trained.folder / "evaluate" / f"{data.name},{config.checkpoint}")
+    trainer = build_trainer(config, callbacks=[TestResults(run, data)], logger=False)
+    trainer.test(module, datamodule=data, verbose=False)
+    print(f"\n{run.folder}: {len(data.split.test)} cases, {run.slices.name} and all numbers stand here\n")
+    print(scores_table(read_json(run.summary)))
+    return run
+
+
+if __name__ == "__main__":
+    command("evaluate")(evaluate)()

@@ -1,0 +1,70 @@
+"""CT slices with truth and prediction side by side, after the top rows of the paper's Figures 2 to 4."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from lightning_dice.data.labels import BACKGROUND, LABELS, NUM_CLASSES
+
+SOFT_TISSUE_HU = (-160.0, 240.0)
+PLANES = {"axial": 2, "coronal": 1}
+COLOURS = ListedColormap([(*(channel / 255 for channel in label.colour), float(label.index > 0)) for label in LABELS])
+
+
+@dataclass(frozen=True)
+class Pictured:
+    """What one row shows: HU, truth and prediction, all (X, Y, Z) in RAS+, and the voxel size in mm."""
+
+    case: str
+    hu: np.ndarray
+    truth: np.ndarray
+    prediction: np.ndarray
+    spacing_mm: tuple[float, float, float]
+
+
+def slices_figure(rows: Sequence[Pictured], title: str = "") -> Figure:
+    """A row per case: truth and prediction on the axial slice, and on the coronal one, that show the most classes.
+
+    Patients are seen as radiologists see them: from the feet and from the front, so that their right is on the left.
+    """
+    figure = Figure(figsize=(12.5, 0.5 + 3.1 * len(rows)), layout="constrained")
+    figure.suptitle(title)
+    axes = figure.subplots(len(rows), 4, squeeze=False)
+    for row, line in zip(rows, axes, strict=True):
+        for column, plane in enumerate(PLANES):
+            place = richest_slice(row.truth, PLANES[plane])
+            for offset, name in enumerate(("truth", "prediction")):
+                axis = line[2 * column + offset]
+                _draw(axis, row, getattr(row, name), plane, place)
+                axis.set_title(f"{row.case}, {plane}: {name}", fontsize=9)
+    handles = [Patch(color=COLOURS(label.index), label=label.name) for label in LABELS if label.index != BACKGROUND]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    return figure
+
+
+def richest_slice(label: np.ndarray, axis: int) -> int:
+    """The slice across `axis` with the most classes in it, and among these the most of the smallest class there."""
+    others = tuple(i for i in range(3) if i != axis)
+    areas = np.stack([(label == index).sum(axis=others) for index in range(NUM_CLASSES) if index != BACKGROUND])
+    classes = (areas > 0).sum(axis=0)
+    smallest = np.where(areas > 0, areas, areas.max() + 1).min(axis=0)
+    return int(np.lexsort((smallest, classes))[-1])
+
+
+def _draw(axis, row: Pictured, label: np.ndarray, plane: str, place: int) -> None:
+    across = PLANES[plane]
+    width, height = (size for i, size in enumerate(row.spacing_mm) if i != across)
+
+    def view(array: np.ndarray) -> np.ndarray:
+        return np.take(array, place, axis=across).T[
+            ::-1, ::-1
+        ]  # up is anterior or superior, left is the patient's right
+
+    shown = {"aspect": height / width, "interpolation": "nearest"}
+    axis.imshow(view(row.hu), cmap="gray", vmin=SOFT_TISSUE_HU[0], vmax=SOFT_TISSUE_HU[1], **shown)
+    axis.imshow(view(label), cmap=COLOURS, vmin=0, vmax=NUM_CLASSES - 1, alpha=0.55, **shown)
+    axis.set_axis_off()

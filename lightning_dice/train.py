@@ -1,0 +1,58 @@
+"""python -m lightning_dice.train: train one network on one data set, test it, and leave a run folder."""
+
+import pandas as pd
+import pytorch_lightning as pl
+from omegaconf import DictConfig
+
+from lightning_dice.build import build_datamodule, build_module, build_training, plain
+from lightning_dice.callbacks import StepTimes, TestResults
+from lightning_dice.cli import command
+from lightning_dice.data.datamodule import CTDataModule
+from lightning_dice.files import replacing
+from lightning_dice.module import read_checkpoint
+from lightning_dice.paper.figure1 import learning_curves
+from lightning_dice.paper.table1 import classes_table, scores_table
+from lightning_dice.runs import Run, cut_metrics, mark_done, open_run, read_json, write_json
+
+
+def train(config: DictConfig) -> Run:
+    """Train, test and record what the configuration says; go on with an unfinished run, leave a finished one alone.
+
+    Raises:
+        InputError: a data set or a setting that cannot be used, or a run folder that holds something else.
+    """
+    settings = plain(config)
+    data = build_datamodule(config)
+    data.setup()
+    run = open_run(settings, data.fingerprint)
+    if run.done.is_file():
+        print(f"{run.folder}: finished before; rerun=true starts over in a new folder")
+    else:
+        _fit_and_test(config, run, data)
+        mark_done(run, settings, data.fingerprint)
+        print(f"\n{run.folder}: {run.slices.name}, {run.curves.name} and all numbers stand here\n")
+    print(scores_table(read_json(run.summary)))
+    return run
+
+
+def _fit_and_test(config: DictConfig, run: Run, data: CTDataModule) -> None:
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    module = build_module(config, data)
+    weights = getattr(module.loss, "weights", None)
+    print(classes_table(data.class_voxels, None if weights is None else weights.tolist()))
+    times = StepTimes()
+    step = read_checkpoint(run.last)["global_step"] if run.last.is_file() else 0
+    cut_metrics(run, step)
+    trainer = build_training(config, run, times, TestResults(run, data), step)
+    print(f"{run.folder}: step {step} of {trainer.max_steps}, {trainer.precision} on {trainer.strategy.root_device}")
+    trainer.fit(module, datamodule=data, ckpt_path=run.last if step else None, weights_only=True)
+    trainer.save_checkpoint(run.last)
+    with replacing(run.curves) as path:
+        learning_curves(pd.read_csv(run.metrics), run.folder.name).savefig(path, dpi=150)
+    if data.split.test:
+        trainer.test(module, datamodule=data, verbose=False)
+    write_json(run.summary, read_json(run.summary) | times.summary())
+
+
+if __name__ == "__main__":
+    command("train")(train)()

@@ -1,0 +1,51 @@
+"""Tiny data sets on disk, written by seeded code, for all tests."""
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from lightning_dice.data.labels import NAMES
+
+SHAPE = (24, 20, 28)
+AFFINE = np.diag([-3.0, -3.0, 3.0, 1.0])  # LPS, as most CTs come
+
+
+def tiny_case(seed: int, shape: tuple[int, int, int] = SHAPE) -> tuple[np.ndarray, np.ndarray]:
+    """An int16 CT of noise with a bright box per organ, and its uint8 label map."""
+    rng = np.random.default_rng(seed)
+    label = np.zeros(shape, np.uint8)
+    for index in range(1, len(NAMES)):
+        corner = rng.integers(0, np.array(shape) - 5)
+        label[tuple(slice(c, c + 5) for c in corner)] = index
+    hu = rng.normal(-50, 20, shape) + 40 * label
+    return hu.astype(np.int16), label
+
+
+def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(array, affine), path)
+
+
+def write_nnunet(root: Path, cases: int, shape: tuple[int, int, int] = SHAPE) -> Path:
+    """A data set in nnU-Net's raw layout."""
+    for number in range(cases):
+        hu, label = tiny_case(number, shape)
+        write_nifti(root / "imagesTr" / f"case_{number}_0000.nii.gz", hu)
+        write_nifti(root / "labelsTr" / f"case_{number}.nii.gz", label)
+    description = {
+        "channel_names": {"0": "CT"},
+        "labels": {name: index for index, name in enumerate(NAMES)},
+        "numTraining": cases,
+        "file_ending": ".nii.gz",
+    }
+    (root / "dataset.json").write_text(json.dumps(description))
+    return root
+
+
+@pytest.fixture(scope="session")
+def nnunet_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight tiny cases; only read it."""
+    return write_nnunet(tmp_path_factory.mktemp("nnunet"), 8)
