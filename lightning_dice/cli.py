@@ -3,7 +3,7 @@
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import hydra
@@ -22,11 +22,16 @@ def config_folder() -> Path:
     return inside if inside.is_dir() else PACKAGE.parent / "conf"
 
 
-def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+def command(config_name: str, paths: Sequence[str] = ()) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
     """Make `python -m lightning_dice.NAME` out of a function of the configuration.
 
     What the user can mend is printed in one line on standard error and exits with 1: an `InputError` of ours, an
     override that Hydra refuses. Anything else is a fault of ours and keeps its traceback.
+
+    Args:
+        config_name: of the YAML file in the configuration's folder.
+        paths: settings whose values are taken as they stand on the command line. Hydra's grammar would read the commas
+            and equal signs in a run folder's name as its own.
     """
 
     def decorate(function: Callable[[DictConfig], None]) -> Callable[[], None]:
@@ -38,6 +43,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
 
         @functools.wraps(function)
         def main() -> None:
+            sys.argv[1:] = [_quoted(argument, paths) for argument in sys.argv[1:]]
             os.environ["HYDRA_FULL_ERROR"] = "1"  # pass its exceptions on instead of printing them
             try:
                 hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)(task)()
@@ -47,6 +53,14 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
         return main
 
     return decorate
+
+
+def _quoted(argument: str, paths: Sequence[str]) -> str:
+    name, is_override, value = argument.partition("=")
+    if not is_override or name not in paths or value[:1] in ("'", '"'):
+        return argument
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{name}='{escaped}'"
 
 
 def _leave(error: Exception) -> None:

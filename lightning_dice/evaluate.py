@@ -58,4 +58,4 @@ def evaluate(config: DictConfig) -> Run:
 
 
 if __name__ == "__main__":
-    command("evaluate")(evaluate)()
+    command("evaluate", paths=("run",))(evaluate)()

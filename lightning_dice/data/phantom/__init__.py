@@ -1,0 +1,1 @@
+"""Synthetic abdominal CTs with labels, written as an ordinary data set."""

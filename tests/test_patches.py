@@ -1,0 +1,183 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+import torchio as tio
+
+from lightning_dice.data.layouts.nnunet import nnunet_cases
+from lightning_dice.data.patches import Grid, PatchQueue, collate, pad_to, patch_loader, subject_of, volume_loader
+from lightning_dice.data.store import prepare_cases
+from lightning_dice.data.volumes import Preparation
+from lightning_dice.errors import InputError
+
+PATCH = (16, 12, 20)
+
+
+@pytest.fixture(scope="module")
+def cases(nnunet_root, tmp_path_factory):
+    return prepare_cases(nnunet_cases(nnunet_root), Preparation(factor=1), tmp_path_factory.mktemp("store"), workers=1)
+
+
+def make_queue(cases, seed=0, batch_size=3, patch_size=PATCH, **settings) -> PatchQueue:
+    subjects = [subject_of(case) for case in cases]
+    return PatchQueue(subjects, tio.UniformSampler(patch_size), batch_size, seed, **settings)
+
+
+def batches(queue, first=0, last=12, workers=0):
+    return list(patch_loader(queue, first, last, workers, pin_memory=False))
+
+
+def same(one, two) -> bool:
+    return one.ids == two.ids and torch.equal(one.image, two.image) and torch.equal(one.label, two.label)
+
+
+def test_a_patch_is_cut_from_the_prepared_volume(cases):
+    by_id = {case.id: case for case in cases}
+    queue = make_queue(cases)
+    assert isinstance(queue, tio.Queue)
+    for index in range(12):
+        patch = queue[index]
+        corner = patch[tio.LOCATION][:3].tolist()
+        window = tuple(slice(c, c + size) for c, size in zip(corner, PATCH, strict=True))
+        case = by_id[patch["id"]]
+        assert np.array_equal(patch["image"].data[0], np.load(case.image)[window])
+        assert np.array_equal(patch["label"].data[0], np.load(case.label)[window])
+
+
+def test_a_batch_has_the_types_that_network_and_loss_want(cases):
+    batch = batches(make_queue(cases), last=1)[0]
+    assert (batch.image.shape, batch.image.dtype) == ((3, 1, *PATCH), torch.float32)
+    assert (batch.label.shape, batch.label.dtype) == ((3, *PATCH), torch.uint8)
+    assert 0 <= batch.image.min() <= batch.image.max() <= 1
+
+
+@pytest.mark.parametrize("samples", [1, 2, 5])
+@pytest.mark.parametrize("patients", [3, 4, 7, 8])
+def test_no_batch_holds_two_patches_of_one_patient_and_all_take_turns(cases, patients, samples):
+    drawn = Counter()
+    for batch in batches(make_queue(cases[:patients], samples_per_volume=samples), last=14 * samples):
+        assert len(set(batch.ids)) == 3
+        drawn.update(batch.ids)
+    assert len(drawn) == patients
+    rounds = 14 * 3 // (patients - patients % 3)
+    if patients % 3 == 0:
+        assert max(drawn.values()) - min(drawn.values()) <= samples
+    assert max(drawn.values()) <= (rounds + 1) * samples  # at most once in a round
+
+
+def test_positions_are_uniform_over_the_volume(cases):
+    queue = make_queue(cases[:3], patch_size=(23, 20, 28))  # of 24: two places along the first axis
+    corners = Counter(queue[index][tio.LOCATION][0].item() for index in range(400))
+    assert corners.keys() == {0, 1}
+    assert 150 < corners[0] < 250  # 5 standard deviations around the half
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("samples", [1, 3])
+def test_workers_do_not_change_the_batches(cases, workers, samples):
+    noise = tio.RandomNoise(std=0.1)
+    queues = [make_queue(cases, samples_per_volume=samples, transform=noise) for _ in range(2)]
+    alone, together = batches(queues[0]), batches(queues[1], workers=workers)
+    assert all(same(a, b) for a, b in zip(alone, together, strict=True))
+
+
+def test_a_resumed_stream_goes_on_where_it_was(cases):
+    whole = batches(make_queue(cases, samples_per_volume=2))
+    rest = batches(make_queue(cases, samples_per_volume=2), first=5)
+    assert all(same(a, b) for a, b in zip(whole[5:], rest, strict=True))
+
+
+def test_the_seed_decides_and_global_random_state_does_not(cases):
+    torch.manual_seed(1)
+    first = batches(make_queue(cases, seed=4))
+    torch.manual_seed(2)
+    before = torch.get_rng_state()
+    assert all(same(a, b) for a, b in zip(first, batches(make_queue(cases, seed=4)), strict=True))
+    assert not any(
+        torch.equal(a.image, b.image) for a, b in zip(first, batches(make_queue(cases, seed=5)), strict=True)
+    )
+    torch.manual_seed(2)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_transform_acts_on_each_volume_and_leaves_the_store_alone(cases):
+    stored = np.load(cases[0].image)
+    flipped = make_queue(cases, transform=tio.Lambda(lambda x: 1 - x, types_to_apply=[tio.INTENSITY]))
+    plain = make_queue(cases, transform=None)
+    # a transform draws from the volume's own random numbers, not from the position's
+    for index in range(6):
+        assert torch.allclose(flipped[index]["image"].data.float(), 1 - plain[index]["image"].data.float(), atol=1e-3)
+    assert np.array_equal(stored, np.load(cases[0].image))
+
+
+def test_a_small_volume_is_padded_with_air_and_background(cases):
+    batch = batches(make_queue(cases, patch_size=32), last=1)[0]  # volumes are 24 × 20 × 28
+    assert batch.image.shape == (3, 1, 32, 32, 32)
+    inside = (slice(None), slice(4, 28), slice(6, 26), slice(2, 30))
+    assert batch.image[:, 0][inside].min() > 0
+    outside = torch.ones_like(batch.label, dtype=torch.bool)
+    outside[inside] = False
+    assert not batch.image[:, 0][outside].any()
+    assert not batch.label[outside].any()
+
+
+def test_fewer_patients_than_patches_in_a_batch_are_refused(cases):
+    with pytest.raises(InputError, match=r"2 training patients for data.batch_size=3") as refusal:
+        make_queue(cases[:2])
+    assert "\n" not in str(refusal.value)
+
+
+def test_reading_a_patch_maps_the_file(cases):
+    subject = subject_of(cases[0])
+    subject.load()
+    assert subject["image"].data.data_ptr() != 0
+    assert subject["image"].data.numpy().base is not None
+    padded = pad_to(subject, PATCH)
+    assert padded is subject  # no copy of a volume that is large enough
+
+
+def test_whole_volumes_come_one_by_one(cases):
+    volumes = list(volume_loader(cases, workers=0, pin_memory=False))
+    assert [batch.ids for batch in volumes] == [[case.id] for case in cases]
+    assert np.array_equal(volumes[2].label[0], np.load(cases[2].label))
+    assert np.allclose(volumes[2].image[0, 0], np.load(cases[2].image))
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.8])
+@pytest.mark.parametrize("shape", [(24, 20, 28), (16, 12, 20), (5, 40, 9), (17, 13, 21)])
+def test_a_volume_cut_and_put_together_is_the_volume(shape, overlap):
+    image = torch.rand(2, *shape)
+    grid = Grid(image, PATCH, overlap)
+    for patches, places in grid.batches(4):
+        assert patches.shape[1:] == (2, *PATCH)
+        assert len(patches) <= 4
+        grid.add(patches, places)
+    assert torch.allclose(grid.volume(), image, atol=1e-6)
+
+
+def test_no_overlap_means_as_few_patches_as_cover_the_volume():
+    assert len(Grid(torch.zeros(1, 32, 24, 40), PATCH, 0.0)) == 8
+    assert len(Grid(torch.zeros(1, 33, 24, 40), PATCH, 0.0)) == 12
+    assert len(Grid(torch.zeros(1, 32, 24, 40), PATCH, 0.5)) == 27
+
+
+def test_where_patches_overlap_their_results_are_blended():
+    grid = Grid(torch.zeros(1, 24, 12, 20), PATCH, 0.5)  # two patches along the first axis, at 0 and at 8
+    for number, (patches, places) in enumerate(grid.batches(1)):
+        grid.add(torch.full_like(patches, float(number)), places)
+    profile = grid.volume()[0, :, 6, 10]
+    assert torch.equal(profile[:8], torch.zeros(8))
+    assert torch.equal(profile[16:], torch.ones(8))
+    assert (profile[8:16].diff() > 0).all()
+
+
+@pytest.mark.parametrize("overlap", [-0.1, 1.0, 2])
+def test_an_overlap_out_of_range_is_refused(overlap):
+    with pytest.raises(InputError, match=f"overlap={overlap}"):
+        Grid(torch.zeros(1, 24, 20, 28), PATCH, overlap)
+
+
+def test_collate_keeps_the_order(cases):
+    subjects = [subject_of(case) for case in cases[:3]]
+    assert collate(subjects).ids == [case.id for case in cases[:3]]
