@@ -1,20 +1,23 @@
 """Configuration → objects. The only caller of Hydra's `instantiate`."""
 
+import inspect
 from datetime import timedelta
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
+from torch import nn
 
 from lightning_dice.callbacks import CurvesLogger, OverlayPictures, ProgressBar, StepTimes, TestResults
 from lightning_dice.data.datamodule import CTDataModule
 from lightning_dice.data.labels import NAMES
 from lightning_dice.errors import InputError
+from lightning_dice.loss import DiceLoss
 from lightning_dice.module import Recipe, SegmentationModule
 from lightning_dice.runs import Run
 
@@ -33,11 +36,24 @@ def build_datamodule(config: DictConfig) -> CTDataModule:
 def build_module(config: DictConfig, data: CTDataModule) -> SegmentationModule:
     """Network, loss and optimiser around the training data, which must be set up: the loss gets its class counts."""
     network = _build(config.network, "network").to(memory_format=torch.channels_last_3d)
-    loss = _build(config.loss, "loss")
+    loss = _build_loss(config.loss)
     if hasattr(loss, "set_class_voxels"):
         loss.set_class_voxels(data.class_voxels)
     recipe = Recipe(NAMES, data.preparation, data.spacing_mm, data.patch_size)
     return SegmentationModule(network, recipe, loss, _build(config.optim, "optim"), config.overlap)
+
+
+def _build_loss(config: DictConfig) -> nn.Module:
+    """Any module that takes (logits, target): `loss._target_=my.module.MyLoss` needs no other change.
+
+    The loss files are about `DiceLoss`, so what they set is kept from another loss that does not take it.
+    """
+    try:
+        taken = inspect.signature(get_class(config._target_)).parameters
+    except Exception as error:  # Hydra passes on whatever an import raises
+        raise InputError(f"loss._target_={config._target_}: cannot be imported ({error})") from error
+    ours = inspect.signature(DiceLoss).parameters
+    return _build(OmegaConf.masked_copy(config, [key for key in config if key in taken or key not in ours]), "loss")
 
 
 def build_trainer(config: DictConfig, **settings: Any) -> pl.Trainer:

@@ -22,7 +22,9 @@ def config_folder() -> Path:
     return inside if inside.is_dir() else PACKAGE.parent / "conf"
 
 
-def command(config_name: str, paths: Sequence[str] = ()) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+def command(
+    config_name: str, paths: Sequence[str] = ()
+) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
     """Make `python -m lightning_dice.NAME` out of a function of the configuration.
 
     What the user can mend is printed in one line on standard error and exits with 1: an `InputError` of ours, an
@@ -80,6 +82,6 @@ def _line(error: Exception) -> str:
     cause = error.__cause__
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.parent_node is not None:
         group, _, name = str(cause.full_key).rpartition(".")
-        known = ", ".join(str(key) for key in cause.parent_node)
+        known = ", ".join(str(key) for key in cause.parent_node if key != "hydra")
         return f"{cause.full_key}: no such setting; expected one of {known}" + (f" in {group}" if group else "")
     return " ".join(str(error).split())

@@ -10,7 +10,7 @@ from pathlib import Path
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path in the same folder to write to, and rename it to `path` when the block ends without error.
 
-    The temporary name is hidden, so that globs over the folder pass it by, and keeps the endings that writers go by.
+    The temporary name is hidden, and keeps the endings, which some writers go by.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}-{path.name}")

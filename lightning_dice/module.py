@@ -169,4 +169,5 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; expected a checkpoint, such as RUN/checkpoints/last.ckpt") from None
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise InputError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0]})") from None
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise InputError(f"{path}: not a readable checkpoint ({reason})") from None

@@ -62,8 +62,8 @@ class PatchQueue(tio.Queue):
     """A `tio.Queue` in which patch i is a function of the seed and i alone.
 
     TorchIO's queue fills and pops a list, so that a batch depends on all that came before, two of its patches can come
-    from one patient, and the device waits for each refill. This one is addressed by index instead, which suits loaders
-    with several workers and makes workers and restarts irrelevant to what is drawn. Samplers and transforms are TorchIO's.
+    from one patient, and the device waits for each refill. This one is addressed by index instead: it suits loaders
+    with several workers, and neither workers nor restarts change what is drawn. Samplers and transforms are TorchIO's.
 
     Index i is place `i % batch_size` in batch `i // batch_size`. Patients come in rounds, in each of which everyone is
     drawn once in a fresh order, in groups of a batch's size; a round's remainder that fills no batch sits it out. Each

@@ -23,18 +23,10 @@ def nnunet_cases(root: Path | str) -> list[Case]:
     """
     root = Path(root)
     ids, ending = _read_dataset_json(root / "dataset.json")
-    images = {
-        path.name[: -len(CHANNEL + ending)]: path for path in sorted((root / "imagesTr").glob(f"*{CHANNEL}{ending}"))
-    }
-    labels = {path.name[: -len(ending)]: path for path in sorted((root / "labelsTr").glob(f"*{ending}"))}
-    unpaired = [
-        f"{path}: no label {root / 'labelsTr' / (case + ending)}" for case, path in images.items() if case not in labels
-    ]
-    unpaired += [
-        f"{path}: no image {root / 'imagesTr' / (case + CHANNEL + ending)}"
-        for case, path in labels.items()
-        if case not in images
-    ]
+    images = _by_case(root / "imagesTr", CHANNEL + ending)
+    labels = _by_case(root / "labelsTr", ending)
+    unpaired = [f"{images[case]}: no label {case + ending}" for case in images if case not in labels]
+    unpaired += [f"{labels[case]}: no image {case + CHANNEL + ending}" for case in labels if case not in images]
     if unpaired:
         raise InputError(
             "\n".join([f"{root}: {len(unpaired)} files lack their partner, add or remove them:", *unpaired])
@@ -42,6 +34,11 @@ def nnunet_cases(root: Path | str) -> list[Case]:
     if not images:
         raise InputError(f"{root / 'imagesTr'}: no file CASE{CHANNEL}{ending} in it; expected nnU-Net's raw layout")
     return [Case(case, path, (LabelFile(labels[case], ids),)) for case, path in images.items()]
+
+
+def _by_case(folder: Path, ending: str) -> dict[str, Path]:
+    """Case ids to files; hidden files, such as half-written ones, are none of the data set's."""
+    return {p.name[: -len(ending)]: p for p in sorted(folder.glob(f"*{ending}")) if not p.name.startswith(".")}
 
 
 def _read_dataset_json(path: Path) -> tuple[tuple[tuple[int, int], ...], str]:

@@ -5,6 +5,7 @@ abdominal scans.
 """
 
 import numpy as np
+from scipy import ndimage
 
 from lightning_dice.data.labels import BACKGROUND, NAMES
 from lightning_dice.data.phantom.body import Body
@@ -151,6 +152,8 @@ def liver(body: Body) -> None:
     mask = (whole > 0) & (body.z > edge) & body.inside & (body.z < body.dome - 2) & (body.labels != SPLEEN)
     cava = np.hypot(body.x - 24, body.y + 22) < 11
     mask &= ~cava
+    pieces, _ = ndimage.label(mask)
+    mask = pieces == np.bincount(pieces.ravel())[1:].argmax() + 1  # what the hollow cuts off is no liver
     everywhere = (slice(None),) * 3
     parenchyma = body.enhanced("liver")
     body.paint(everywhere, mask, parenchyma, LIVER)

@@ -1,0 +1,86 @@
+"""Data flow one way: a file imports only from what stands above it in this list."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "lightning_dice"
+ORDER = [
+    "errors", "files",
+    "data.labels", "data.cases", "data.layouts.nnunet", "data.layouts.totalsegmentator",
+    "data.phantom.body", "data.phantom.anatomy", "data.phantom.dataset",
+    "data.volumes", "data.store", "data.patches", "data.datamodule",
+    "network", "loss", "metrics", "inference", "module", "runs",
+    "paper.figure1", "paper.slices", "paper.table1",
+    "callbacks", "build", "cli",
+    "prepare", "train", "evaluate",
+]  # fmt: skip
+COMMANDS = ("prepare", "train", "evaluate")
+# What a file must not know, at all.
+FORBIDDEN = {
+    "data.labels": {"numpy", "torch"},
+    "data.cases": {"torch", "hydra"},
+    "data.layouts": {"torch", "pytorch_lightning", "lightning_dice.data.layouts"},
+    "data.phantom": {"torch", "torchio", "pytorch_lightning"},
+    "data.volumes": {"torch", "torchio", "pytorch_lightning", "hydra"},
+    "data.store": {"pytorch_lightning", "torchio", "hydra"},
+    "data.patches": {"pytorch_lightning", "lightning_dice.data.layouts", "lightning_dice.network"},
+    "data.datamodule": {"lightning_dice.network", "lightning_dice.loss"},
+    "network": {"lightning_dice"},
+    "loss": {"lightning_dice"},
+    "metrics": {"lightning_dice.loss", "pytorch_lightning"},
+    "inference": {"hydra", "lightning_dice.data.layouts", "pytorch_lightning"},
+    "module": {"hydra", "lightning_dice.data.datamodule"},
+    "runs": {"torch", "pytorch_lightning"},
+    "paper": {"torch", "pytorch_lightning", "torchio", "monai"},
+}
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+FILES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py")) if path.name != "__init__.py"}
+
+
+def imports(name: str) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(FILES[name].read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{name} imports relatively"
+            found.add(node.module)
+    return found
+
+
+def test_every_file_has_its_place_in_the_order():
+    assert sorted(FILES) == sorted(ORDER)
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_a_file_imports_only_from_above(name):
+    prefix = "lightning_dice."
+    ours = {found.removeprefix(prefix) for found in imports(name) if found.startswith(prefix)}
+    above = ORDER[: ORDER.index(name)]
+    assert ours <= set(above)
+    if name in COMMANDS:
+        assert not ours & set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_a_file_does_not_know_what_it_must_not(name):
+    for part, forbidden in FORBIDDEN.items():
+        if name == part or name.startswith(part + "."):
+            known = {f for f in imports(name) for bad in forbidden if f == bad or f.startswith(bad + ".")}
+            assert not known
+
+
+def test_only_build_calls_instantiate():
+    assert [name for name in ORDER if "hydra.utils" in imports(name)] == ["build"]
+
+
+def test_only_patches_knows_torchios_queue_samplers_and_aggregator():
+    words = ("tio.Queue", "GridSampler", "GridAggregator", "PatchSampler")
+    assert [name for name in ORDER if any(word in FILES[name].read_text() for word in words)] == ["data.patches"]

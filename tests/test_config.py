@@ -1,0 +1,134 @@
+"""Every YAML composes and instantiates, and what the user mistypes is refused in one line."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from lightning_dice.build import best_precision, build_datamodule, build_module, build_trainer, plain
+from lightning_dice.cli import config_folder
+from lightning_dice.data.cases import Split
+from lightning_dice.data.store import PreparedCase
+from lightning_dice.errors import InputError
+
+CONF = config_folder()
+
+
+def composed(command: str, *overrides: str):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(command, list(overrides))
+
+
+def names(group: str) -> list[str]:
+    return [path.stem for path in sorted((CONF / group).glob("*.yaml")) if path.stem != "base"]
+
+
+def test_a_checkout_finds_its_configuration():
+    assert Path(__file__).parents[1] / "conf" == CONF
+    assert {path.name for path in CONF.iterdir() if path.is_dir()} == {
+        "data", "experiment", "loss", "network", "optim", "trainer",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("data", names("data"))
+@pytest.mark.parametrize("loss", names("loss"))
+@pytest.mark.parametrize("experiment", names("experiment"))
+def test_every_choice_composes_and_instantiates(data, loss, experiment, tmp_path):
+    config = composed("train", f"data={data}", f"loss={loss}", f"experiment={experiment}", f"data.root={tmp_path}")
+    module_config = composed("train", f"loss={loss}", "network.base_channels=2", "network.levels=2")
+    assert plain(config)["name"] == experiment
+    datamodule = build_datamodule(config)
+    datamodule.cases = {
+        "a": PreparedCase("a", "", "", (4, 4, 4), tuple(map(tuple, torch.eye(4).tolist())), (9,) * 8, "")
+    }
+    datamodule.split = Split(("a",), (), ())
+    module = build_module(module_config, datamodule)
+    assert module.loss.weighting == loss
+    assert (module.loss.weights == {"uniform": 1.0, "simple": 72 / 73, "square": 72 / 649}[loss]).all()
+    assert isinstance(module.configure_optimizers(), torch.optim.Adam)
+    trainer = build_trainer(config, logger=False)
+    assert trainer.max_steps == config.trainer.max_steps
+
+
+def test_the_defaults_are_the_papers_and_spelled_out():
+    config, spelled = composed("train"), composed("train", "experiment=paper")
+    assert plain(config) == plain(spelled)
+    assert (config.trainer.max_steps, config.data.batch_size, config.data.patch_size) == (10000, 3, 64)
+    assert (config.network.base_channels, config.optim.lr, config.phantoms) == (32, 0.001, 377)
+    assert config.data.preparation.window_hu == [-500, 500]
+    assert composed("train", "data=nnunet", "data.root=x").data.preparation.factor == 4
+    assert config.trainer.get("gradient_clip_val") is None
+
+
+def test_the_three_losses_differ_in_one_line():
+    texts = [(CONF / "loss" / f"{name}.yaml").read_text().splitlines() for name in ("uniform", "simple", "square")]
+    differing = [lines for lines in zip(*texts, strict=True) if len(set(lines)) > 1]
+    assert differing == [("weighting: uniform", "weighting: simple", "weighting: square")]
+
+
+def test_the_learning_rate_reaches_the_optimiser_and_any_module_is_a_loss(tmp_path):
+    overrides = ("optim.lr=0.5", "optim.eps=1e-4", "loss._target_=torch.nn.CrossEntropyLoss", "network.base_channels=2")
+    config = composed("train", *overrides, "+loss.label_smoothing=0.25")
+    datamodule = build_datamodule(config)
+    datamodule.cases = {
+        "a": PreparedCase("a", "", "", (4, 4, 4), tuple(map(tuple, torch.eye(4).tolist())), (9,) * 8, "")
+    }
+    datamodule.split = Split(("a",), (), ())
+    module = build_module(config, datamodule)
+    optimizer = module.configure_optimizers()
+    assert (optimizer.defaults["lr"], optimizer.defaults["eps"]) == (0.5, 1e-4)
+    assert isinstance(module.loss, torch.nn.CrossEntropyLoss)
+    assert module.loss.label_smoothing == 0.25
+    for wrong in ("+loss.gamma=2", "loss._target_=no.such.Loss"):
+        with pytest.raises(InputError, match=r"^loss"):
+            build_module(composed("train", *overrides, wrong), datamodule)
+
+
+def test_the_precision_is_the_devices():
+    fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    assert best_precision("cpu") == ("bf16-mixed" if fast else "32-true")
+
+
+def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess:
+    environment = os.environ | {"LIGHTNING_DICE_CACHE": str(folder / "cache")}
+    command = [sys.executable, "-m", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "loss=smple"], "loss=smple: no such choice; expected one of simple, square, uniform"),
+        (
+            ["train", "optim.lrr=1"],
+            "optim.lrr: no such setting; expected one of _target_, _partial_, lr, betas, eps in optim",
+        ),
+        (
+            ["train", "lerning_rate=1"],
+            "lerning_rate: no such setting; expected one of cache, phantoms, data, network, loss",
+        ),
+        (["train", "data=nnunet"], "data.root: not given; add data.root="),
+        (["train", "data=nnunet", "data.root=nowhere"], "nowhere/dataset.json: no such file"),
+        (["train", "loss.pool=voxel", "experiment=smoke", "phantoms=0"], "phantoms=0: expected at least one"),
+        (["evaluate"], "run: not given; add run="),
+        (
+            ["evaluate", "run=runs/a/b/loss=simple,lr=0.01,seed=0"],
+            "runs/a/b/loss=simple,lr=0.01,seed=0: no config.yaml in it",
+        ),
+        (["evaluate", "data=totalsegmentatr"], "data=totalsegmentatr: no such choice; expected one of"),
+        (["prepare", "data=totalsegmentator", "data.root=."], ": no */ct.nii.gz in it"),
+    ],
+)
+def test_what_the_user_mistypes_is_told_in_one_line(arguments, message, tmp_path):
+    command, *overrides = arguments
+    result = run(f"lightning_dice.{command}", *overrides, folder=tmp_path)
+    assert result.returncode == 1, result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
+    assert not list(tmp_path.iterdir())  # nothing half-written

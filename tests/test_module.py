@@ -1,0 +1,76 @@
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from lightning_dice.data.labels import NAMES
+from lightning_dice.data.volumes import Preparation
+from lightning_dice.errors import InputError
+from lightning_dice.module import CHECKPOINT_KEY, Recipe, SegmentationModule, load_network, read_checkpoint
+from lightning_dice.network import UNet3D
+
+RECIPE = Recipe(
+    NAMES, Preparation(factor=None, spacing_mm=[2.5, 2.5, 3.0], window_hu=[-160, 240]), (2.5, 2.5, 3.0), (16, 24, 16)
+)
+
+
+def save(path, network) -> None:
+    trainer = pl.Trainer(
+        logger=False, enable_progress_bar=False, accelerator="cpu", barebones=False, default_root_dir=path.parent
+    )
+    trainer.strategy.connect(SegmentationModule(network, RECIPE, nn.Identity(), torch.optim.Adam))
+    trainer.save_checkpoint(path)
+
+
+def test_a_checkpoint_rebuilds_network_and_recipe_with_nothing_else_given(tmp_path):
+    network = UNet3D(base_channels=2, levels=3)
+    network(torch.randn(2, 1, 16, 16, 16))  # moves the batch norms' statistics
+    save(tmp_path / "a.ckpt", network)
+    again, recipe = load_network(tmp_path / "a.ckpt")
+    assert recipe == RECIPE
+    assert again.arguments == network.arguments
+    assert not again.training
+    image = torch.randn(1, 1, 16, 16, 16)
+    assert torch.equal(again(image), network.eval()(image))
+
+
+def test_a_checkpoint_is_made_of_plain_types(tmp_path):
+    save(tmp_path / "a.ckpt", UNet3D(base_channels=2, levels=2))
+    checkpoint = torch.load(tmp_path / "a.ckpt", weights_only=True)
+    assert checkpoint[CHECKPOINT_KEY]["recipe"]["classes"] == NAMES
+    assert checkpoint[CHECKPOINT_KEY]["recipe"]["preparation"]["window_hu"] == (-160.0, 240.0)
+    assert checkpoint[CHECKPOINT_KEY]["network"] == {
+        "in_channels": 1,
+        "num_classes": 8,
+        "base_channels": 2,
+        "levels": 2,
+    }
+
+
+def test_another_network_is_told_to_be_one(tmp_path):
+    save(tmp_path / "a.ckpt", nn.Conv3d(1, 8, 1))
+    with pytest.raises(InputError, match="network of your own"):
+        load_network(tmp_path / "a.ckpt")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no checkpoint", "foreign"])
+def test_what_is_no_checkpoint_is_refused_in_one_line(tmp_path, content):
+    path = tmp_path / "a.ckpt"
+    if content == "foreign":
+        torch.save({"state_dict": {}}, path)
+    elif content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.ckpt: ") as refusal:
+        load_network(path)
+    assert "\n" not in str(refusal.value)
+
+
+def test_code_in_a_checkpoint_is_not_executed(tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "executed"), "w"))
+
+    torch.save({"state_dict": Payload()}, tmp_path / "a.ckpt")
+    with pytest.raises(InputError, match="not a readable checkpoint"):
+        read_checkpoint(tmp_path / "a.ckpt")
+    assert not (tmp_path / "executed").exists()
