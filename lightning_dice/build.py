@@ -1,6 +1,7 @@
 """Configuration → objects. The only caller of Hydra's `instantiate`."""
 
 import inspect
+import warnings
 from datetime import timedelta
 from typing import Any
 
@@ -22,6 +23,14 @@ from lightning_dice.module import Recipe, SegmentationModule
 from lightning_dice.runs import Run
 
 CHECKPOINT_EVERY = timedelta(minutes=1)  # what a kill can cost; a checkpoint of the paper's network is 230 MB
+
+QUIET = (  # warnings of Lightning's that are none here
+    r".*isinstance\(treespec, LeafSpec\).*",  # its own use of an old name of torch's
+    r"You're resuming from a checkpoint that ended before the epoch ended.*",  # our loader starts at the step
+    r"Checkpoint directory .* exists and is not empty.*",  # because the run goes on in its folder
+    r"Total length of `list` across ranks is zero.*",  # a run without a validation split
+    r"The '\w+_dataloader' does not have many workers.*",  # cutting a mapped volume takes none
+)
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -61,30 +70,27 @@ def build_trainer(config: DictConfig, **settings: Any) -> pl.Trainer:
     precision = config.trainer.precision
     if precision == "auto":
         precision = best_precision(config.trainer.accelerator)
-    return _build(config.trainer, "trainer", precision=precision, enable_model_summary=False, **settings)
+    for message in QUIET:
+        warnings.filterwarnings("ignore", message=message)
+    # All iterations are one epoch for Lightning, which wants the interval within it.
+    interval = min(config.trainer.val_check_interval, config.trainer.max_steps)
+    settings |= {"precision": precision, "val_check_interval": interval, "enable_model_summary": False}
+    return _build(config.trainer, "trainer", **settings)
 
 
-def build_training(config: DictConfig, run: Run, times: StepTimes, results: TestResults, step: int) -> pl.Trainer:
+def build_training(config: DictConfig, run: Run, data: CTDataModule, times: StepTimes, step: int) -> pl.Trainer:
     """A trainer that leaves in the run's folder what `runs.py` says, from `step` on."""
-    checkpoints = {"dirpath": run.checkpoints, "enable_version_counter": False, "auto_insert_metric_name": False}
-    return build_trainer(
-        config,
-        callbacks=[
-            ProgressBar(),
-            times,
-            results,
-            OverlayPictures(),
-            ModelCheckpoint(
-                filename=run.last.stem, train_time_interval=CHECKPOINT_EVERY, save_on_exception=True, **checkpoints
-            ),
-            ModelCheckpoint(filename=run.best.stem, monitor="val/dice", mode="max", **checkpoints),
-        ],
-        logger=[
-            TensorBoardLogger(run.tensorboard, name="", version="", default_hp_metric=False, purge_step=step + 1),
-            CurvesLogger(run),
-        ],
-        profiler=times.wait,
+    where = {"dirpath": run.checkpoints, "enable_version_counter": False}
+    last = ModelCheckpoint(
+        filename=run.last.stem, train_time_interval=CHECKPOINT_EVERY, save_on_exception=True, **where
     )
+    callbacks = [times, TestResults(run, data), OverlayPictures(), last]
+    if data.split.validation:
+        callbacks.append(ModelCheckpoint(filename=run.best.stem, monitor="val/dice", mode="max", **where))
+    if config.trainer.enable_progress_bar:
+        callbacks.append(ProgressBar())
+    board = TensorBoardLogger(run.tensorboard, name="", version="", default_hp_metric=False, purge_step=step + 1)
+    return build_trainer(config, callbacks=callbacks, logger=[board, CurvesLogger(run)], profiler=times.wait)
 
 
 def best_precision(accelerator: str) -> str:

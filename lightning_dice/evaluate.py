@@ -33,7 +33,7 @@ def evaluate(config: DictConfig) -> Run:
     overlap = trained_config.overlap if config.overlap is None else config.overlap
     module = SegmentationModule(network, recipe, overlap=overlap)
 
-    if config.data is None:
+    if config.get("data") is None:
         data = build_datamodule(trained_config)
         data.setup()
         if data.fingerprint != read_json(trained.environment)["data"]:

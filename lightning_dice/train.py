@@ -5,7 +5,7 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig
 
 from lightning_dice.build import build_datamodule, build_module, build_training, plain
-from lightning_dice.callbacks import StepTimes, TestResults
+from lightning_dice.callbacks import StepTimes
 from lightning_dice.cli import command
 from lightning_dice.data.datamodule import CTDataModule
 from lightning_dice.files import replacing
@@ -43,7 +43,7 @@ def _fit_and_test(config: DictConfig, run: Run, data: CTDataModule) -> None:
     times = StepTimes()
     step = read_checkpoint(run.last)["global_step"] if run.last.is_file() else 0
     cut_metrics(run, step)
-    trainer = build_training(config, run, times, TestResults(run, data), step)
+    trainer = build_training(config, run, data, times, step)
     print(f"{run.folder}: step {step} of {trainer.max_steps}, {trainer.precision} on {trainer.strategy.root_device}")
     trainer.fit(module, datamodule=data, ckpt_path=run.last if step else None, weights_only=True)
     trainer.save_checkpoint(run.last)

@@ -1,0 +1,27 @@
+# Each target sets up .venv by itself, anew when the pins changed.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := $(BIN)/python -m lightning_dice
+
+.PHONY: help demo grid test lint
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+demo: .venv/installed  ## train on synthetic CTs for a few minutes, test, draw
+	$(RUN).train experiment=demo loss=simple optim.lr=0.01
+
+grid: .venv/installed  ## the paper's six cells at the demo's scale
+	$(RUN).train --multirun experiment=demo loss=uniform,simple,square optim.lr=0.001,0.01
+
+test: lint  ## lint, then all tests
+	$(BIN)/python -m pytest -q
+
+lint: .venv/installed  ## format and lint, checked only
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .

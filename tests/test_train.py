@@ -1,0 +1,252 @@
+"""A whole run, on tiny data: what it leaves, how it goes on, and what evaluation makes of it."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lightning_dice.cli import config_folder
+from lightning_dice.data.datamodule import CTDataModule
+from lightning_dice.data.labels import NAMES
+from lightning_dice.errors import InputError
+from lightning_dice.evaluate import evaluate
+from lightning_dice.module import SegmentationModule, load_network
+from lightning_dice.prepare import prepare
+from lightning_dice.runs import METRIC_COLUMNS, SCORE_COLUMNS
+from lightning_dice.train import train
+from tests.conftest import tiny_case, write_nifti, write_nnunet
+
+STEPS = 6
+
+
+def composed(command, folder, *overrides):
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return compose(command, [f"cache={folder}/cache", *overrides])
+
+
+def config_of(folder, root, *overrides):
+    return composed(
+        "train", folder, "experiment=smoke", "data=nnunet", f"data.root={root}", f"output_dir={folder}/runs",
+        "data.patch_size=16", "data.preparation.spacing_mm=3", "data.test=0.25", "data.validation=0.25",
+        f"trainer.max_steps={STEPS}", "trainer.log_every_n_steps=1", "trainer.accelerator=cpu",
+        "trainer.precision=32-true", "trainer.enable_progress_bar=false",
+        "loss=simple", "optim.lr=0.01", *overrides,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(nnunet_root, tmp_path_factory):
+    """A finished run; only read it."""
+    return train(config_of(tmp_path_factory.mktemp("finished"), nnunet_root))
+
+
+def test_a_run_leaves_what_the_design_says(finished):
+    files = {str(path.relative_to(finished.folder)) for path in finished.folder.rglob("*") if path.is_file()}
+    assert {path for path in files if not path.startswith("tensorboard/")} == {
+        "config.yaml", "environment.json", "metrics.csv", "scores.csv", "summary.json", "DONE",
+        "checkpoints/last.ckpt", "checkpoints/best.ckpt", "curves.png", "slices.png",
+        "predictions/case_1.nii.gz", "predictions/case_4.nii.gz",
+    }  # fmt: skip
+    assert finished.folder.parts[-3:] == ("nnunet", "smoke", "loss=simple,lr=0.01,seed=0")
+    written = {p: p.stat().st_mtime_ns for p in finished.folder.rglob("*") if p.is_file()}
+    assert max(written, key=written.get) == finished.done
+
+
+def test_curves_stand_in_metrics_and_tensorboard(finished):
+    table = pd.read_csv(finished.metrics)
+    assert tuple(table.columns) == METRIC_COLUMNS
+    train_points, val_points = (table[table[f"{stage}/loss"].notna()] for stage in ("train", "val"))
+    assert train_points["step"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert val_points["step"].tolist() == [2, 4, 6]
+    assert (train_points["train/loss"] < 0).all()
+    assert val_points[[f"val/dice/{name}" for name in NAMES]].notna().all(axis=None)
+
+    events = EventAccumulator(str(finished.tensorboard)).Reload()
+    assert {f"{s}/{v}" for s in ("train", "val") for v in ("loss", "dice/liver")} <= set(events.Tags()["scalars"])
+    logged = [(event.step, event.value) for event in events.Scalars("train/loss")]
+    assert [step for step, _ in logged] == train_points["step"].tolist()
+    assert [value for _, value in logged] == pytest.approx(train_points["train/loss"].tolist())
+    assert [image.step for image in events.Images("validation")] == [2, 4, 6]
+
+
+def test_scores_are_those_of_the_predictions(finished, nnunet_root):
+    scores = pd.read_csv(finished.scores)
+    assert tuple(scores.columns) == SCORE_COLUMNS
+    assert len(scores) == 2 * len(NAMES)
+    for case, rows in scores.groupby("case"):
+        prediction = nib.load(finished.prediction(case))
+        truth = nib.as_closest_canonical(nib.load(nnunet_root / "labelsTr" / f"{case}.nii.gz"))
+        assert np.allclose(prediction.affine, truth.affine)
+        a, b = np.asarray(prediction.dataobj), np.asarray(truth.dataobj)
+        for row in rows.itertuples():
+            assert NAMES[row.label] == row.name
+            assert (row.voxels_true, row.voxels_pred) == ((b == row.label).sum(), (a == row.label).sum())
+            overlap = ((a == row.label) & (b == row.label)).sum()
+            assert row.dice == pytest.approx(2 * overlap / (row.voxels_true + row.voxels_pred))
+
+
+def test_the_summary_holds_means_and_times(finished):
+    summary = json.loads(finished.summary.read_text())
+    scores = pd.read_csv(finished.scores)
+    assert summary["cases"] == 2
+    assert summary["classes"]["liver"]["dice"] == pytest.approx(scores[scores["name"] == "liver"]["dice"].mean())
+    assert summary["avg_without_background"]["dice"] == pytest.approx(scores[scores["label"] > 0]["dice"].mean())
+    assert summary["iterations_timed"] == STEPS - 2
+    assert summary["seconds_per_iteration"] > 0
+    assert 0 <= summary["share_waiting_for_data"] <= 1
+    assert summary["peak_memory_gb"] > 0.1
+
+
+def test_the_test_used_the_last_weights_and_the_checkpoint_stands_alone(finished):
+    network, recipe = load_network(finished.last)
+    assert network.arguments["base_channels"] == 4
+    assert recipe.classes == NAMES
+    assert recipe.spacing_mm == (3.0, 3.0, 3.0)
+    assert recipe.preparation.window_hu == (-500.0, 500.0)
+    assert recipe.patch_size == (16, 16, 16)
+    assert torch.load(finished.last, weights_only=True)["global_step"] == STEPS
+
+
+def test_the_counts_behind_the_weights_are_the_training_cases_own(finished, nnunet_root, capsys):
+    settings = ("data=nnunet", f"data.root={nnunet_root}", "data.preparation.factor=1", "data.test=0.25")
+    data = prepare(composed("prepare", finished.folder.parents[3], *settings, "data.validation=0.25"))
+    assert data.split.test == ("case_1", "case_4")
+    counts = sum(
+        np.bincount(tiny_case(int(case.removeprefix("case_")))[1].ravel(), minlength=8) for case in data.split.train
+    )
+    assert data.class_voxels == tuple(counts)
+    assert "8 cases, 5 to train on, 1 to validate, 2 to test" in capsys.readouterr().out
+
+
+def files_of(run) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in run.folder.rglob("*") if path.is_file()}
+
+
+def test_a_finished_run_is_left_alone_and_rerun_starts_another(finished, nnunet_root, capsys):
+    folder = finished.folder.parents[3]
+    before = files_of(finished)
+    assert train(config_of(folder, nnunet_root)) == finished
+    assert "finished before" in capsys.readouterr().out
+    again = train(config_of(folder, nnunet_root, "rerun=true"))
+    assert again.folder.name == finished.folder.name + ",rerun=2"
+    assert pd.read_csv(again.scores).equals(pd.read_csv(finished.scores))  # the same seed, the same network
+    with pytest.raises(InputError, match=r"optim.lr|other settings"):
+        train(config_of(folder, nnunet_root, "optim.eps=1e-4"))
+    assert files_of(finished) == before
+
+
+class Interruption(SegmentationModule):
+    """Stops in the middle of the fourth step."""
+
+    error: type[BaseException] = RuntimeError
+
+    def training_step(self, batch, batch_idx):
+        if self.global_step == 3:
+            raise self.error("pulled the plug")
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize(("error", "raised"), [(RuntimeError, RuntimeError), (KeyboardInterrupt, SystemExit)])
+def test_an_interrupted_run_goes_on_from_its_last_step(finished, nnunet_root, tmp_path, monkeypatch, error, raised):
+    config = config_of(tmp_path, nnunet_root)
+    Interruption.error = error
+    with monkeypatch.context() as patch:
+        patch.setattr("lightning_dice.build.SegmentationModule", Interruption)
+        with pytest.raises(raised):
+            train(config)
+    folder = tmp_path / "runs/nnunet/smoke/loss=simple,lr=0.01,seed=0"
+    assert torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 3
+    assert not (folder / "DONE").exists()
+    with open(folder / "metrics.csv", "a") as file:  # a point that was written after the checkpoint
+        file.write("5" + "," * (len(METRIC_COLUMNS) - 1) + "\n")
+
+    run = train(config)
+    assert run.done.is_file()
+    assert pd.read_csv(run.metrics)["step"].tolist() == [1, 2, 2, 3, 4, 4, 5, 6, 6]
+    assert json.loads(run.summary.read_text())["iterations_timed"] == STEPS - 3 - 2
+    whole = pd.read_csv(finished.metrics)
+    assert np.allclose(pd.read_csv(run.metrics), whole, rtol=1e-4, atol=1e-5, equal_nan=True)  # as if nothing happened
+
+
+def test_too_few_patients_are_refused(nnunet_root, tmp_path):
+    with pytest.raises(InputError, match=r"5 training patients for data\.batch_size=6"):
+        train(config_of(tmp_path, nnunet_root, "data.batch_size=6"))
+
+
+def test_training_without_validation_and_test_cases(nnunet_root, tmp_path, capsys):
+    run = train(config_of(tmp_path, nnunet_root, "data.validation=0", "data.test=0", "trainer.max_steps=2"))
+    assert run.done.is_file()
+    assert not run.scores.exists()
+    assert not run.best.exists()
+    assert "no test cases, no table" in capsys.readouterr().out
+
+
+def test_evaluate_scores_the_same_cases_the_same(finished):
+    run = evaluate(
+        composed("evaluate", finished.folder.parents[3], f"run='{finished.folder}'", "trainer.precision=32-true")
+    )
+    assert run.folder == finished.folder / "evaluate" / "nnunet,last"
+    assert pd.read_csv(run.scores).equals(pd.read_csv(finished.scores))
+
+
+def test_evaluate_brings_another_data_set_to_the_networks_voxel_size(finished, tmp_path):
+    root = write_nnunet(tmp_path / "other", 2)
+    coarse = np.diag([-6.0, -6.0, 6.0, 1.0])
+    for number in range(2):
+        hu, label = (array[::2, ::2, ::2] for array in tiny_case(number))
+        write_nifti(root / "imagesTr" / f"case_{number}_0000.nii.gz", hu, coarse)
+        write_nifti(root / "labelsTr" / f"case_{number}.nii.gz", label, coarse)
+    config = composed(
+        "evaluate",
+        tmp_path,
+        f"run='{finished.folder}'",
+        "checkpoint=best",
+        "data=nnunet",
+        "data.name=other",
+        f"data.root={root}",
+    )
+    run = evaluate(config)
+    assert run.folder.name == "other,best"
+    assert pd.read_csv(run.scores)["case"].unique().tolist() == ["case_0", "case_1"]
+    assert nib.load(run.prediction("case_0")).header.get_zooms() == (3.0, 3.0, 3.0)
+    assert nib.load(run.prediction("case_0")).shape == (24, 20, 28)
+
+
+def test_evaluate_refuses_what_it_cannot_use(finished, nnunet_root, tmp_path):
+    with pytest.raises(InputError, match="checkpoint=first: no such choice; expected one of last, best"):
+        evaluate(composed("evaluate", tmp_path, f"run='{finished.folder}'", "checkpoint=first"))
+    with pytest.raises(InputError, match=r"no config\.yaml in it"):
+        evaluate(composed("evaluate", tmp_path, f"run={tmp_path}"))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_trains_the_same_way(finished, nnunet_root, tmp_path):
+    run = train(config_of(tmp_path, nnunet_root, "trainer.accelerator=cuda"))
+    losses = [pd.read_csv(r.metrics)["train/loss"].dropna().to_numpy() for r in (run, finished)]
+    assert np.allclose(*losses, rtol=0.05)
+    assert json.loads(run.summary.read_text())["peak_device_memory_gb"] > 0
+
+
+def test_batches_reach_the_module_as_the_datamodule_draws_them(nnunet_root, tmp_path):
+    """Two modules of data with other numbers of workers give a trainer the same patients in the same order."""
+    from lightning_dice.build import build_datamodule
+
+    orders = []
+    for workers in (0, 2):
+        data: CTDataModule = build_datamodule(config_of(tmp_path, nnunet_root, f"data.num_workers={workers}"))
+        data.setup()
+
+        class Trainer:
+            global_step, max_steps = 1, 5
+            strategy = type("Strategy", (), {"root_device": torch.device("cpu")})
+
+        data.trainer = Trainer
+        orders.append([batch.ids for batch in data.train_dataloader()])
+    assert len(orders[0]) == 4
+    assert orders[0] == orders[1]
