@@ -45,6 +45,11 @@ def build_datamodule(config: DictConfig) -> CTDataModule:
 def build_module(config: DictConfig, data: CTDataModule) -> SegmentationModule:
     """Network, loss and optimiser around the training data, which must be set up: the loss gets its class counts."""
     network = _build(config.network, "network").to(memory_format=torch.channels_last_3d)
+    divisor = getattr(network, "divisor", 1)
+    if any(size % divisor for size in data.patch_size):
+        raise InputError(
+            f"data.patch_size={list(data.patch_size)}: each side must be divisible by {divisor} for this network"
+        )
     loss = _build_loss(config.loss)
     if hasattr(loss, "set_class_voxels"):
         loss.set_class_voxels(data.class_voxels)
@@ -72,6 +77,8 @@ def build_trainer(config: DictConfig, **settings: Any) -> pl.Trainer:
         precision = best_precision(config.trainer.accelerator)
     for message in QUIET:
         warnings.filterwarnings("ignore", message=message)
+    if config.trainer.max_steps < 1:
+        raise InputError(f"trainer.max_steps={config.trainer.max_steps}: expected the number of iterations, from 1")
     # All iterations are one epoch for Lightning, which wants the interval within it.
     interval = min(config.trainer.val_check_interval, config.trainer.max_steps)
     settings |= {"precision": precision, "val_check_interval": interval, "enable_model_summary": False}

@@ -52,7 +52,7 @@ def evaluate(config: DictConfig) -> Run:
     run = Run(trained.folder / "evaluate" / f"{data.name},{config.checkpoint}")
     trainer = build_trainer(config, callbacks=[TestResults(run, data)], logger=False)
     trainer.test(module, datamodule=data, verbose=False)
-    print(f"\n{run.folder}: {len(data.split.test)} cases, {run.slices.name} and all numbers stand here\n")
+    print(f"\n{len(data.split.test)} cases of {data.root}, written to {run.folder}\n")
     print(scores_table(read_json(run.summary)))
     return run
 

@@ -42,10 +42,10 @@ class Recipe:
 class SegmentationModule(pl.LightningModule):
     """Trains `network` with `loss`, and segments whole volumes for validation and test.
 
-    Every `log_every_n_steps` steps of the trainer, its loggers get `train/loss`, the mean since the last time, and
-    `train/dice/CLASS`, the Dice of the argmax over all voxels of these steps' patches. Each validation gives them
-    `val/loss` and `val/dice/CLASS`, means over whole volumes, undefined ones left out; `val/dice` is the mean over the
-    organs, background left out, and what the best checkpoint goes by.
+    Every `log_every_n_steps` steps of the trainer, and after the last one, its loggers get `train/loss`, the mean since
+    the last time, and `train/dice/CLASS`, the Dice of the argmax over all voxels of these steps' patches. Validations
+    give `val/loss` and `val/dice/CLASS`, means over whole volumes with undefined ones left out; `val/dice` is the mean
+    over the organs, without background, and what the best checkpoint goes by.
 
     Args:
         network: maps (B, 1, X, Y, Z) to logits (B, L, X, Y, Z).
@@ -87,7 +87,7 @@ class SegmentationModule(pl.LightningModule):
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        if self.global_step % self.trainer.log_every_n_steps == 0:
+        if self.global_step % self.trainer.log_every_n_steps == 0 or self.global_step == self.trainer.max_steps:
             self._log_point("train", torch.stack(self._losses), dice_from_counts(sum(self._counts)))
             self._losses, self._counts = [], []
 

@@ -9,18 +9,14 @@ from lightning_dice.paper.table1 import classes_table
 
 
 def prepare(config: DictConfig) -> CTDataModule:
-    """Generate phantoms if asked for, prepare what is not in the store yet, and tell the split and its classes.
+    """Generate phantoms if asked for, prepare what is not in the store yet, and tell the classes' shares.
 
     Raises:
         InputError: a data set that cannot be used; all its problems in one message.
     """
     data = build_datamodule(config)
     data.setup()
-    split = data.split
-    print(
-        f"{data.root}: {len(data.cases)} cases, {len(split.train)} to train on, {len(split.validation)} to validate, "
-        f"{len(split.test)} to test; prepared in {data.store / data.name}"
-    )
+    print(f"{len(data.cases)} cases of {data.root}, prepared in {data.store / data.name}")
     print(classes_table(data.class_voxels))
     return data
 

@@ -113,23 +113,19 @@ def run_folder(config: dict[str, Any]) -> Path:
     return Path(config["output_dir"]).expanduser() / config["data"]["name"] / config["name"] / cell
 
 
-def open_run(config: dict[str, Any], data_fingerprint: str) -> Run:
+def find_run(config: dict[str, Any], data_fingerprint: str) -> Run:
     """The run that the configuration describes: a new one, an unfinished one to go on with, or a finished one.
 
-    A new run's configuration is written at once. With `rerun` a new folder is taken beside the ones that are there.
+    With `rerun` it is a new one beside those that are there. Nothing is written yet.
 
     Raises:
-        InputError: the folder holds a run of another configuration or other data; it is left alone.
+        InputError: the folder holds a run of another configuration or other data.
     """
     folder = run_folder(config)
     if config["rerun"]:
-        folder = next(f for f in _with_suffixes(folder) if not f.exists())
+        return Run(next(f for f in _with_suffixes(folder) if not f.exists()))
     run = Run(folder)
     if not run.config.is_file():
-        with replacing(run.environment) as path:
-            path.write_text(json.dumps({"data": data_fingerprint, **_environment()}, indent=2))
-        with replacing(run.config) as path:
-            OmegaConf.save(OmegaConf.create(config), path)
         return run
     differences = _differences(read_config(run), config)
     if read_json(run.environment).get("data") != data_fingerprint:
@@ -140,6 +136,15 @@ def open_run(config: dict[str, Any], data_fingerprint: str) -> Run:
             "give this one a name=… of its own, or rerun=true to start over in a new folder"
         )
     return run
+
+
+def begin_run(run: Run, config: dict[str, Any], data_fingerprint: str) -> None:
+    """Write a new run's configuration and environment; one that goes on keeps its own."""
+    if run.config.is_file():
+        return
+    write_json(run.environment, {"data": data_fingerprint, **_environment()})
+    with replacing(run.config) as path:
+        OmegaConf.save(OmegaConf.create(config), path)
 
 
 def read_config(run: Run) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """python -m lightning_dice.train: train one network on one data set, test it, and leave a run folder."""
 
+from typing import Any
+
 import pandas as pd
 import pytorch_lightning as pl
 from omegaconf import DictConfig
@@ -12,7 +14,7 @@ from lightning_dice.files import replacing
 from lightning_dice.module import read_checkpoint
 from lightning_dice.paper.figure1 import learning_curves
 from lightning_dice.paper.table1 import classes_table, scores_table
-from lightning_dice.runs import Run, cut_metrics, mark_done, open_run, read_json, write_json
+from lightning_dice.runs import Run, begin_run, cut_metrics, find_run, mark_done, read_json, write_json
 
 
 def train(config: DictConfig) -> Run:
@@ -24,26 +26,28 @@ def train(config: DictConfig) -> Run:
     settings = plain(config)
     data = build_datamodule(config)
     data.setup()
-    run = open_run(settings, data.fingerprint)
+    run = find_run(settings, data.fingerprint)
     if run.done.is_file():
         print(f"{run.folder}: finished before; rerun=true starts over in a new folder")
     else:
-        _fit_and_test(config, run, data)
+        _fit_and_test(config, settings, run, data)
         mark_done(run, settings, data.fingerprint)
-        print(f"\n{run.folder}: {run.slices.name}, {run.curves.name} and all numbers stand here\n")
+        print(f"\nwritten to {run.folder}\n")
     print(scores_table(read_json(run.summary)))
     return run
 
 
-def _fit_and_test(config: DictConfig, run: Run, data: CTDataModule) -> None:
+def _fit_and_test(config: DictConfig, settings: dict[str, Any], run: Run, data: CTDataModule) -> None:
     pl.seed_everything(config.seed, workers=True, verbose=False)
     module = build_module(config, data)
-    weights = getattr(module.loss, "weights", None)
-    print(classes_table(data.class_voxels, None if weights is None else weights.tolist()))
     times = StepTimes()
     step = read_checkpoint(run.last)["global_step"] if run.last.is_file() else 0
-    cut_metrics(run, step)
     trainer = build_training(config, run, data, times, step)
+    begin_run(run, settings, data.fingerprint)  # whatever can be refused has been
+    cut_metrics(run, step)
+
+    weights = getattr(module.loss, "weights", None)
+    print(classes_table(data.class_voxels, None if weights is None else weights.tolist()))
     print(f"{run.folder}: step {step} of {trainer.max_steps}, {trainer.precision} on {trainer.strategy.root_device}")
     trainer.fit(module, datamodule=data, ckpt_path=run.last if step else None, weights_only=True)
     trainer.save_checkpoint(run.last)

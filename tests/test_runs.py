@@ -8,13 +8,20 @@ from lightning_dice.errors import InputError
 from lightning_dice.runs import (
     METRIC_COLUMNS,
     append_metrics,
+    begin_run,
     cut_metrics,
+    find_run,
     mark_done,
-    open_run,
     read_config,
     read_json,
     run_folder,
 )
+
+
+def open_run(config, data):
+    run = find_run(config, data)
+    begin_run(run, config, data)
+    return run
 
 
 @pytest.fixture
@@ -46,6 +53,11 @@ def test_a_new_run_writes_its_configuration_and_environment(config):
     assert environment["data"] == "data"
     assert environment["versions"]["torch"]
     assert not run.done.exists()
+
+
+def test_finding_a_run_writes_nothing(config, tmp_path):
+    find_run(config, "data")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_same_configuration_finds_the_run_again_wherever_data_and_device_are(config):

@@ -120,7 +120,7 @@ def test_the_counts_behind_the_weights_are_the_training_cases_own(finished, nnun
         np.bincount(tiny_case(int(case.removeprefix("case_")))[1].ravel(), minlength=8) for case in data.split.train
     )
     assert data.class_voxels == tuple(counts)
-    assert "8 cases, 5 to train on, 1 to validate, 2 to test" in capsys.readouterr().out
+    assert f"8 cases of {nnunet_root}, prepared in" in capsys.readouterr().out
 
 
 def files_of(run) -> dict[str, int]:
@@ -178,12 +178,34 @@ def test_too_few_patients_are_refused(nnunet_root, tmp_path):
         train(config_of(tmp_path, nnunet_root, "data.batch_size=6"))
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [("data.patch_size=18", "data.patch_size=[18, 18, 18]: each side must be divisible by 4"),
+     ("trainer.max_steps=0", "trainer.max_steps=0: expected the number of iterations"),
+     ("trainer.accelerator=tpus", "trainer: "),
+     ("data.test=1.5", "data.test=1.5: expected a share")],
+)  # fmt: skip
+def test_settings_that_cannot_work_are_refused_in_one_line(nnunet_root, tmp_path, override, message):
+    with pytest.raises(InputError) as refusal:
+        train(config_of(tmp_path, nnunet_root, override))
+    assert str(refusal.value).startswith(message)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_training_without_validation_and_test_cases(nnunet_root, tmp_path, capsys):
     run = train(config_of(tmp_path, nnunet_root, "data.validation=0", "data.test=0", "trainer.max_steps=2"))
     assert run.done.is_file()
     assert not run.scores.exists()
     assert not run.best.exists()
     assert "no test cases, no table" in capsys.readouterr().out
+
+
+def test_a_run_shorter_than_its_intervals_has_a_point_at_its_end(nnunet_root, tmp_path):
+    settings = ("trainer.max_steps=3", "trainer.log_every_n_steps=50", "trainer.val_check_interval=500")
+    run = train(config_of(tmp_path, nnunet_root, *settings))
+    table = pd.read_csv(run.metrics)
+    assert table[table["train/loss"].notna()]["step"].tolist() == [3]
+    assert table[table["val/loss"].notna()]["step"].tolist() == [3]
 
 
 def test_evaluate_scores_the_same_cases_the_same(finished):

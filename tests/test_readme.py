@@ -1,0 +1,78 @@
+"""README's commands run, word by word but for the scale and the folders that the reader is to fill in."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lightning_dice.data.layouts.totalsegmentator import MASKS
+from tests.conftest import tiny_case, write_nifti, write_nnunet
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+# The scale of the tests, for what would take minutes or hours.
+SMALL = ["experiment=smoke", "data.preparation.factor=null", "data.preparation.spacing_mm=6", "data.patch_size=16"]
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory) -> Path:
+    """A folder to work in, with the reader's data sets."""
+    folder = tmp_path_factory.mktemp("desk")
+    write_nnunet(folder / "DATASET", 6)
+    hu, label = tiny_case(0)
+    write_nifti(folder / "TOTALSEGMENTATOR" / "s0000" / "ct.nii.gz", hu)
+    for index, mask in enumerate(MASKS, start=1):
+        path = folder / "TOTALSEGMENTATOR" / "s0000" / "segmentations" / f"{mask}.nii.gz"
+        write_nifti(path, (label == index).astype(np.uint8))
+    return folder
+
+
+def scaled(command: str) -> list[str]:
+    """The command at the tests' scale: the smoke experiment in place of any other."""
+    words = [word.replace("/demo/", "/smoke/") for word in shlex.split(command)]
+    if words[2] != "lightning_dice.train":
+        return words
+    words = [word for word in words if not word.startswith("experiment=")]
+    return [*words, *(SMALL if "data=nnunet" in words else SMALL[:1])]
+
+
+def test_the_commands_of_readme_run_one_after_the_other(desk):
+    python = [shlex.join(shlex.split(command)) for command in COMMANDS if command.startswith("python -m ")]
+    assert len(python) == 8
+    # What the evaluation needs is the demo's run, which README gets from `make demo`.
+    demo = "python -m lightning_dice.train experiment=demo loss=simple optim.lr=0.01"
+    environment = os.environ | {"LIGHTNING_DICE_CACHE": str(desk / "cache"), "CUDA_VISIBLE_DEVICES": ""}
+    for command in (demo, *python):
+        words = scaled(command)
+        asked = {"cwd": desk, "env": environment, "capture_output": True, "text": True, "timeout": 200}
+        result = subprocess.run([sys.executable, *words[1:]], **asked)
+        assert result.returncode == 0, f"{command}\n{result.stderr[-3000:]}"
+    runs = {str(path.parent.relative_to(desk / "runs")) for path in (desk / "runs").rglob("DONE")}
+    grid = {f"phantom/smoke/loss={w},lr={lr},seed=0" for w in ("uniform", "simple", "square") for lr in (0.001, 0.01)}
+    assert runs == grid | {"phantom/smoke/loss=square,lr=0.001,seed=1", "nnunet/smoke/loss=simple,lr=0.01,seed=0"}
+    evaluated = desk / "runs/phantom/smoke/loss=simple,lr=0.01,seed=0/evaluate"
+    assert sorted(path.name for path in evaluated.iterdir()) == ["phantom,last", "totalsegmentator,last"]
+
+
+def test_readme_names_the_targets_of_the_makefile():
+    targets = {command.split()[1] for command in COMMANDS if command.startswith("make ")}
+    listed = subprocess.run(["make", "help"], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
+    assert targets == {"demo", "test"}
+    assert targets <= {line.split()[0] for line in listed.stdout.splitlines()}
+
+
+def test_readmes_python_runs(desk):
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code = code.replace("/demo/", "/smoke/") + "assert recipe.classes[3] == 'liver'; assert not network.training\n"
+    subprocess.run([sys.executable, "-c", code], cwd=desk, check=True, timeout=100)
+
+
+def test_pictures_and_files_that_readme_shows_are_there():
+    links = re.findall(r"\]\((?!https?:)([^)]+)\)", README)
+    assert len(links) >= 3
+    assert all((Path(__file__).parents[1] / link).is_file() for link in links)
