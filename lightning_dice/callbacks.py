@@ -1,6 +1,7 @@
 """What a run writes while the trainer works: curves, pictures, times, and the test's predictions and scores."""
 
 import resource
+import sys
 import time
 from dataclasses import asdict
 from typing import Any
@@ -124,12 +125,13 @@ class StepTimes(pl.Callback):
     def summary(self) -> dict[str, float | None]:
         """Seconds per iteration, the share of them that waited for data, peak memory of the host and of the device."""
         waited = self.wait.seconds - self._waited_before
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         cuda = torch.cuda.is_available()
         return {
             "iterations_timed": max(0, self.steps - WARM_UP_STEPS),
             "seconds_per_iteration": self.seconds_per_iteration,
             "share_waiting_for_data": waited / self._seconds if self._seconds else None,
-            "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,  # Linux counts in KiB
+            "peak_memory_gb": peak * (1 if sys.platform == "darwin" else 1024) / 1e9,  # bytes there, KiB on Linux
             "peak_device_memory_gb": torch.cuda.max_memory_allocated() / 1e9 if cuda else None,
         }
 

@@ -38,7 +38,7 @@ def trunk(body: Body) -> None:
     exponent = 2.5
     r = ((np.abs(x) / (width * waist)) ** exponent + (np.abs(y) / (depth * waist)) ** exponent) ** (1 / exponent)
     under = (1 - r) * depth  # mm under the skin, about
-    fat = p.fat_mm * (1 + 0.25 * body.rough * 0.3) * (1 + 0.3 * np.clip((-z - 60) / 60, 0, 1))
+    fat = p.fat_mm * (1 + 0.075 * body.rough) * (1 + 0.3 * np.clip((-z - 60) / 60, 0, 1))
     body.hu[under > 0] = 20
     muscle = body.enhanced("muscle")
     body.hu[under > 2.5] = FAT
@@ -63,7 +63,6 @@ def trunk(body: Body) -> None:
         plate = np.abs(gy + (depth + 14) * p.size - gx**2 / 900) < 3
         body.hu[np.broadcast_to(plate, body.hu.shape) & (under < -2)] = -250
 
-    body.dome = np.full(body.hu.shape, -np.inf, np.float32)
     for centre, top in ((70, rng.normal(108, 7)), (-70, rng.normal(97, 7))):
         rho = ((x - centre) / 78) ** 2 + (y / np.where(y > 0, 130, 86)) ** 2  # it reaches deepest at the back
         np.maximum(body.dome, top - 85 * rho, out=body.dome)
@@ -146,9 +145,8 @@ def liver(body: Body) -> None:
     np.maximum(whole[box], depth, out=whole[box])
     box, hollow = body.ellipsoid(body.jitter((18, -14, -12), 4), (56, 62, 52), rng.normal(-0.5, 0.1), 3)
     np.minimum(whole[box], -hollow, out=whole[box])
-    edge = (
-        rng.normal(8, 7) - rng.normal(0.62, 0.1) * np.maximum(body.x - 30, 0) + 4 * body.rough
-    )  # runs down to the side
+    # The lower edge runs down to the side.
+    edge = rng.normal(8, 7) - rng.normal(0.62, 0.1) * np.maximum(body.x - 30, 0) + 4 * body.rough
     mask = (whole > 0) & (body.z > edge) & body.inside & (body.z < body.dome - 2) & (body.labels != SPLEEN)
     cava = np.hypot(body.x - 24, body.y + 22) < 11
     mask &= ~cava
@@ -248,8 +246,7 @@ def skeleton(body: Body) -> None:
     body.hu[(np.abs(body.under_wall - 4) < 5) & (np.abs(x) < 17) & (y > 40) & (z > 105)] = spongy
     for side in (-1, 1):
         box = body.near((side * 90, -35, -150), 60)
-        across = (
-            side * body.x[box] - 62 - 0.42 * (body.z[box] + 170) - 0.25 * (body.y[box] + 40)
-        )  # a blade that opens upwards
+        # A blade that opens upwards.
+        across = side * body.x[box] - 62 - 0.42 * (body.z[box] + 170) - 0.25 * (body.y[box] + 40)
         rim = ((body.y[box] + 35) / 62) ** 2 + ((body.z[box] + 190) / 84) ** 2 < 1
         body.paint(box, (np.abs(across) < 5) & rim & (body.under_wall[box] > 0), cortex)

@@ -15,8 +15,10 @@ from lightning_dice.data.labels import BACKGROUND
 SPACING_MM = 3.0
 SHAPE_XY = (128, 112)
 SLICES = (96, 144)
+PHASES, PHASE_SHARES = ((0.0, 0.2), (0.4, 0.8), (0.8, 1.15)), (0.15, 0.15, 0.7)  # ranges of enhancement
 NO_GALLBLADDER = 0.05  # share of patients after a cholecystectomy
 AIR = -1000
+Box = tuple[slice, slice, slice]  # part of the volume
 # Unenhanced and portal-venous HU of what takes up contrast; a patient lies between them.
 ENHANCED = {
     "muscle": (48, 62), "liver": (52, 110), "spleen": (44, 120), "pancreas": (38, 92), "wall": (38, 75),
@@ -43,7 +45,7 @@ class Patient:
 
 
 def draw_patient(rng: np.random.Generator) -> Patient:
-    """Most patients are portal venous, some are scanned earlier, and a few without contrast."""
+    """Most patients are portal venous, some were scanned too early, and some without contrast."""
     fat = rng.gamma(4.0, 4.0)
     return Patient(
         size=float(np.clip(rng.normal(1.0, 0.06), 0.86, 1.14)),
@@ -51,9 +53,7 @@ def draw_patient(rng: np.random.Generator) -> Patient:
         fat_mm=float(np.clip(fat, 5, 36)),
         top_mm=float(rng.uniform(130, 190)),
         slices=int(rng.integers(SLICES[0], SLICES[1] + 1)),
-        enhancement=float(
-            rng.choice([rng.uniform(0, 0.2), rng.uniform(0.4, 0.8), rng.uniform(0.8, 1.15)], p=[0.15, 0.15, 0.7])
-        ),
+        enhancement=float(rng.uniform(*rng.choice(PHASES, p=PHASE_SHARES))),
         stomach=float(rng.uniform(0.8, 1.2)),
         gas=float(rng.uniform(0.0, 0.6)),
         gallbladder=bool(rng.random() >= NO_GALLBLADDER),
@@ -81,14 +81,17 @@ class Body:
         self.fine = smooth_field(rng, shape, 11.0)
         self.hu = np.full(shape, AIR, np.float32)
         self.labels = np.zeros(shape, np.uint8)
+        # What the trunk settles for all that is painted into it.
         self.inside = np.zeros(shape, bool)  # of the abdominal wall and the rib cage
+        self.under_wall = np.full(shape, -np.inf, np.float32)  # depth in mm below the outside of the wall
+        self.dome = np.full(shape, -np.inf, np.float32)  # height in mm of the diaphragm over each place
 
     def enhanced(self, tissue: str, spread: float = 7.0) -> float:
         """HU of a tissue in this patient."""
         plain, full = ENHANCED[tissue]
         return plain + (full - plain) * self.patient.enhancement + self.rng.normal(0, spread)
 
-    def near(self, centre: Sequence[float], reach: Sequence[float] | float) -> tuple[slice, slice, slice]:
+    def near(self, centre: Sequence[float], reach: Sequence[float] | float) -> Box:
         """The box of voxels within reach of a centre, both in undeformed mm."""
         reach = np.broadcast_to(np.asarray(reach, float), 3) * self.patient.size + self.MARGIN_MM
         box = []
@@ -100,9 +103,12 @@ class Body:
         return tuple(box)
 
     def jitter(self, centre: Sequence[float], spread: float) -> np.ndarray:
+        """The centre somewhere else, by some mm along each axis."""
         return np.asarray(centre, float) + self.rng.normal(0, spread, 3).clip(-2 * spread, 2 * spread)
 
-    def ellipsoid(self, centre, radii, tilt: float = 0.0, rough_mm: float = 0.0):
+    def ellipsoid(
+        self, centre: Sequence[float], radii: Sequence[float], tilt: float = 0.0, rough_mm: float = 0.0
+    ) -> tuple[Box, np.ndarray]:
         """Box and depth in mm (about; positive inside) of an ellipsoid, tilted in the coronal plane by `tilt` rad."""
         radii = np.asarray(radii, np.float32)
         box = self.near(centre, radii.max())
@@ -110,12 +116,12 @@ class Body:
         if tilt:
             x, z = np.cos(tilt) * x + np.sin(tilt) * z, np.cos(tilt) * z - np.sin(tilt) * x
         level = np.sqrt((x / radii[0]) ** 2 + (y / radii[1]) ** 2 + (z / radii[2]) ** 2)
-        depth = (
-            (1 - level) * float(radii.min()) if max(radii) < 3 * min(radii) else (1 - level) * float(np.median(radii))
-        )
+        depth = (1 - level) * radii.min()
         return box, depth + rough_mm * self.rough[box]
 
-    def tube(self, points, radii, rough_mm: float = 0.0):
+    def tube(
+        self, points: Sequence[Sequence[float]], radii: Sequence[float] | float, rough_mm: float = 0.0
+    ) -> tuple[Box, np.ndarray]:
         """Box and signed depth in mm of a tube through points, radius by point, along a smooth curve."""
         points, radii = smooth_path(points, radii)
         centre, reach = (points.max(0) + points.min(0)) / 2, (points.max(0) - points.min(0)) / 2 + radii.max()
@@ -132,7 +138,8 @@ class Body:
             np.maximum(depth[part], radius - np.sqrt(x * x + y * y + z * z), out=depth[part])
         return box, depth + rough_mm * self.fine[box]
 
-    def paint(self, box, mask, hu, label: int = BACKGROUND) -> None:
+    def paint(self, box: Box, mask: np.ndarray, hu: np.ndarray | float, label: int = BACKGROUND) -> None:
+        """Set HU and class where the mask, of the box's shape, says so."""
         self.hu[box] = np.where(mask, hu, self.hu[box])
         self.labels[box] = np.where(mask, label, self.labels[box])
 
@@ -153,7 +160,9 @@ def smooth_field(rng: np.random.Generator, shape: Sequence[int], scale_mm: float
     return (field - field.mean()) / field.std()
 
 
-def smooth_path(points, radii, step_mm: float = 3.0) -> tuple[np.ndarray, np.ndarray]:
+def smooth_path(
+    points: Sequence[Sequence[float]], radii: Sequence[float] | float, step_mm: float = 3.0
+) -> tuple[np.ndarray, np.ndarray]:
     """Points and radii every few mm along a curve through the given ones."""
     points = np.asarray(points, float)
     radii = np.broadcast_to(np.asarray(radii, float), len(points))
