@@ -16,8 +16,8 @@ help:  ## this list
 demo: .venv/installed  ## train on synthetic CTs for a few minutes, test, draw
 	$(RUN).train experiment=demo loss=simple optim.lr=0.01
 
-grid: .venv/installed  ## the paper's six cells at the demo's scale
-	$(RUN).train --multirun experiment=demo loss=uniform,simple,square optim.lr=0.001,0.01
+grid: .venv/installed  ## the paper's six cells at the demo's scale, and their report, also when a cell failed
+	$(RUN).train +sweep=grid experiment=demo; status=$$?; $(RUN).report sweep=runs/phantom/demo && exit $$status
 
 test: lint  ## lint, then all tests
 	$(BIN)/python -m pytest -q

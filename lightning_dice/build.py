@@ -1,12 +1,18 @@
 """Configuration → objects. The only caller of Hydra's `instantiate`."""
 
+import contextlib
+import functools
 import inspect
+import itertools
+import tempfile
 import warnings
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from filelock import FileLock, Timeout
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -82,6 +88,9 @@ def build_trainer(config: DictConfig, **settings: Any) -> pl.Trainer:
     # All iterations are one epoch for Lightning, which wants the interval within it.
     interval = min(config.trainer.val_check_interval, config.trainer.max_steps)
     settings |= {"precision": precision, "val_check_interval": interval, "enable_model_summary": False}
+    several = config.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.device_count() > 1
+    if several and config.trainer.devices == 1:
+        settings["devices"] = [claim_gpu()[0]]
     return _build(config.trainer, "trainer", **settings)
 
 
@@ -95,9 +104,29 @@ def build_training(config: DictConfig, run: Run, data: CTDataModule, times: Step
     if data.split.validation:
         callbacks.append(ModelCheckpoint(filename=run.best.stem, monitor="val/dice", mode="max", **where))
     if config.trainer.enable_progress_bar:
-        callbacks.append(ProgressBar())
+        callbacks.append(ProgressBar(run.folder.name))
     board = TensorBoardLogger(run.tensorboard, name="", version="", default_hp_metric=False, purge_step=step + 1)
     return build_trainer(config, callbacks=callbacks, logger=[board, CurvesLogger(run)], profiler=times.wait)
+
+
+@functools.cache  # one for the process, which holds it while it lives
+def claim_gpu() -> tuple[int, FileLock]:
+    """A GPU that no other process of ours works on, such as another cell of a grid; waits while there is none.
+
+    The lock is a file's, and the system drops it when the process ends, however it ends.
+    """
+    for device in itertools.cycle(range(torch.cuda.device_count())):
+        name = f"lightning_dice-{torch.cuda.get_device_properties(device).uuid}.lock"
+        lock = FileLock(Path(tempfile.gettempdir()) / name)
+        with contextlib.suppress(Timeout):
+            lock.acquire(timeout=1)
+            return device, lock
+
+
+def device_name(trainer: pl.Trainer) -> str:
+    """What the trainer computes on, by the name of the GPU's model."""
+    device = trainer.strategy.root_device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def best_precision(accelerator: str) -> str:

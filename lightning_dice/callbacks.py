@@ -22,7 +22,7 @@ from lightning_dice.data.patches import Batch
 from lightning_dice.data.store import PreparedCase
 from lightning_dice.files import replacing
 from lightning_dice.metrics import score_case, summarize
-from lightning_dice.paper.slices import Pictured, slices_figure
+from lightning_dice.paper.slices import Pictured, read_pictured, slices_figure
 from lightning_dice.runs import SCORE_COLUMNS, Run, append_metrics, write_json, write_table
 
 WARM_UP_STEPS = 2  # not timed: threads start, kernels are chosen
@@ -49,11 +49,15 @@ class CurvesLogger(Logger):
 
 
 class ProgressBar(TQDMProgressBar):
-    """Iterations of the run, with the loss and the last validation's Dice."""
+    """Iterations of the run, under its name, with the loss, the last validation's Dice and the time left."""
+
+    def __init__(self, title: str):
+        super().__init__()
+        self.title = title
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *args: Any) -> None:
         super().on_train_epoch_start(trainer, *args)
-        self.train_progress_bar.set_description("training")  # iterations are counted through, not by epochs
+        self.train_progress_bar.set_description(self.title)  # iterations are counted through, not by epochs
 
     def get_metrics(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
         metrics = super().get_metrics(trainer, module)
@@ -193,12 +197,14 @@ class TestResults(pl.Callback):
         scores = pd.DataFrame(self._rows, columns=SCORE_COLUMNS)
         write_table(self.run.scores, scores)
         write_json(self.run.summary, summarize(scores))
+        files = {
+            i: {"image": str(self.cases[i].image), "label": str(self.cases[i].label)} for i in scores["case"].unique()
+        }
+        write_json(self.run.cases, files)
         with replacing(self.run.slices) as path:
             slices_figure(self._pictured).savefig(path, dpi=150)
 
 
 def pictured(case: PreparedCase, prediction: np.ndarray, window_hu: tuple[float, float]) -> Pictured:
-    """A case of the store with its prediction, for the slices: the image in HU again, clipped as it is."""
-    low, high = window_hu
-    hu = np.load(case.image).astype(np.float32) * (high - low) + low
-    return Pictured(case.id, hu, np.load(case.label), prediction, case.spacing_mm)
+    """A case of the store with its prediction, for the slices."""
+    return read_pictured(case.id, case.image, case.label, prediction, case.spacing_mm, window_hu)

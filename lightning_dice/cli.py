@@ -3,16 +3,20 @@
 import functools
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from lightning_dice.errors import InputError
 
+MENDABLE = (InputError, HydraException, OmegaConfBaseException)
 PACKAGE = Path(__file__).resolve().parent
 
 
@@ -24,37 +28,60 @@ def config_folder() -> Path:
 
 def command(
     config_name: str, paths: Sequence[str] = ()
-) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+) -> Callable[[Callable[[DictConfig], object]], Callable[[], None]]:
     """Make `python -m lightning_dice.NAME` out of a function of the configuration.
 
     What the user can mend is printed in one line on standard error and exits with 1: an `InputError` of ours, an
-    override that Hydra refuses. Anything else is a fault of ours and keeps its traceback.
+    override that Hydra refuses. Anything else is a fault of ours and keeps its traceback. A job of a multirun that
+    fails does not stop the others; at the end each job's line is told, with what its function returned.
 
     Args:
-        config_name: of the YAML file in the configuration's folder.
+        config_name: of the YAML file, from the configuration's folder; the groups it knows lie beside it.
         paths: settings whose values are taken as they stand on the command line. Hydra's grammar would read the commas
             and equal signs in a run folder's name as its own.
     """
 
-    def decorate(function: Callable[[DictConfig], None]) -> Callable[[], None]:
+    def decorate(function: Callable[[DictConfig], object]) -> Callable[[], None]:
+        jobs: list[str] = []  # what came of those of a multirun, as far as they run in this process
+
         def task(config: DictConfig) -> None:
             try:
-                function(config)
-            except (InputError, OmegaConfBaseException) as error:  # here, before Hydra adds lines of its own
-                _leave(error)
+                result = function(config)
+            except Exception as error:
+                if HydraConfig.get().mode == RunMode.MULTIRUN:
+                    if not isinstance(error, MENDABLE):
+                        traceback.print_exc()
+                    print(f"error: {_line(error)}", file=sys.stderr)
+                    jobs.append(f"{' '.join(HydraConfig.get().overrides.task)}: failed: {_line(error)}")
+                elif isinstance(error, MENDABLE):  # here, before Hydra adds lines of its own
+                    _leave(error)
+                raise  # in a multirun, Hydra goes on with the next job
+            jobs.append(str(result))
 
         @functools.wraps(function)
         def main() -> None:
             sys.argv[1:] = [_quoted(argument, paths) for argument in sys.argv[1:]]
+            file = config_folder() / config_name
             os.environ["HYDRA_FULL_ERROR"] = "1"  # pass its exceptions on instead of printing them
             try:
-                hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)(task)()
-            except (HydraException, OmegaConfBaseException) as error:
-                _leave(error)
+                hydra.main(version_base="1.3", config_path=str(file.parent), config_name=file.name)(task)()
+            except Exception as error:
+                if jobs:
+                    _tell(jobs)
+                    sys.exit(1)
+                if isinstance(error, MENDABLE):
+                    _leave(error)
+                raise
+            if len(jobs) > 1:
+                _tell(jobs)
 
         return main
 
     return decorate
+
+
+def _tell(jobs: Sequence[str]) -> None:
+    print("\n" + "\n".join(jobs))
 
 
 def _quoted(argument: str, paths: Sequence[str]) -> str:

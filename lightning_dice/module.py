@@ -1,6 +1,7 @@
 """The LightningModule: a given network, loss and optimiser factory; and what a checkpoint needs to stand alone."""
 
 import dataclasses
+import math
 import pickle
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -116,7 +117,13 @@ class SegmentationModule(pl.LightningModule):
         return logits, logits.argmax(dim=0).to(torch.uint8)
 
     def _log_point(self, stage: str, losses: Tensor, dice: Tensor) -> None:
-        values = {f"{stage}/loss": losses.mean().item()}
+        loss = losses.mean().item()
+        if stage == "train" and not math.isfinite(loss):
+            raise InputError(
+                f"loss={loss} at step {self.global_step}: the training diverged, expected a finite loss; "
+                "try a lower optim.lr, or trainer.precision=32-true"
+            )
+        values = {f"{stage}/loss": loss}
         values |= {f"{stage}/dice/{name}": d for name, d in zip(self.recipe.classes, dice.tolist(), strict=True)}
         for logger in self.loggers:
             logger.log_metrics(values, step=self.global_step)

@@ -6,6 +6,7 @@ import platform
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ NOT_PART_OF_A_RUN = (
     "output_dir", "cache", "rerun", "data.root", "data.store", "data.num_workers",
     "trainer.accelerator", "trainer.devices", "trainer.enable_progress_bar",
 )  # fmt: skip
+LONGEST_REASON = 500  # characters of an error's text that are kept
 PACKAGES = ("torch", "pytorch-lightning", "torchio", "monai", "nibabel", "numpy", "scipy", "hydra-core")
 
 
@@ -47,7 +49,8 @@ class Run:
 
     @property
     def environment(self) -> Path:
-        """JSON: versions, device, precision, commit, fingerprint of the data."""
+        """JSON: fingerprint of the data, voxels and weights of the classes; a record per session that trained the run,
+        with its first step, time, versions, device, precision, commit."""
         return self.folder / "environment.json"
 
     @property
@@ -91,6 +94,11 @@ class Run:
         return self.predictions / f"{case}.nii.gz"
 
     @property
+    def cases(self) -> Path:
+        """JSON: the test cases' CTs and truths in the store, by id, for the pictures of a report."""
+        return self.folder / "cases.json"
+
+    @property
     def curves(self) -> Path:
         """Picture of the learning curves."""
         return self.folder / "curves.png"
@@ -101,15 +109,24 @@ class Run:
         return self.folder / "slices.png"
 
     @property
+    def failed(self) -> Path:
+        """JSON: why the last session ended in an error; a session that goes on removes it."""
+        return self.folder / "FAILED"
+
+    @property
     def done(self) -> Path:
         """JSON, written last: the run is complete; fingerprints of its configuration and data."""
         return self.folder / "DONE"
 
 
+def loss_name(config: dict[str, Any]) -> str:
+    """The weighting; a loss that has none goes by the name of its class."""
+    return config["loss"].get("weighting", config["loss"]["_target_"].rpartition(".")[-1])
+
+
 def run_folder(config: dict[str, Any]) -> Path:
-    """`OUTPUT_DIR/DATA/NAME/loss=…,lr=…,seed=…`; a loss that has no weighting goes by the name of its class."""
-    loss = config["loss"].get("weighting", config["loss"]["_target_"].rpartition(".")[-1])
-    cell = f"loss={loss},lr={config['optim']['lr']:g},seed={config['seed']}"
+    """`OUTPUT_DIR/DATA/NAME/loss=…,lr=…,seed=…`."""
+    cell = f"loss={loss_name(config)},lr={config['optim']['lr']:g},seed={config['seed']}"
     return Path(config["output_dir"]).expanduser() / config["data"]["name"] / config["name"] / cell
 
 
@@ -138,13 +155,23 @@ def find_run(config: dict[str, Any], data_fingerprint: str) -> Run:
     return run
 
 
-def begin_run(run: Run, config: dict[str, Any], data_fingerprint: str) -> None:
-    """Write a new run's configuration and environment; one that goes on keeps its own."""
-    if run.config.is_file():
-        return
-    write_json(run.environment, {"data": data_fingerprint, **_environment()})
-    with replacing(run.config) as path:
-        OmegaConf.save(OmegaConf.create(config), path)
+def begin_run(
+    run: Run, config: dict[str, Any], data_fingerprint: str, classes: dict[str, Any], session: dict[str, Any]
+) -> None:
+    """Write a new run's configuration and environment, or add a session to those of one that goes on.
+
+    Args:
+        classes: voxels and weights of the training.
+        session: `from_step`, `device` and `precision`; where and with which versions it runs is added.
+    """
+    new = {"data": data_fingerprint, "classes": classes, "sessions": []}
+    environment = read_json(run.environment) if run.config.is_file() else new
+    environment["sessions"].append(session | _environment())
+    write_json(run.environment, environment)
+    run.failed.unlink(missing_ok=True)
+    if not run.config.is_file():
+        with replacing(run.config) as path:
+            OmegaConf.save(OmegaConf.create(config), path)
 
 
 def read_config(run: Run) -> dict[str, Any]:
@@ -177,6 +204,20 @@ def mark_done(run: Run, config: dict[str, Any], data_fingerprint: str) -> None:
     """Call it last."""
     digest = hashlib.sha256(json.dumps(_flat(config), sort_keys=True).encode()).hexdigest()[:16]
     write_json(run.done, {"config": digest, "data": data_fingerprint})
+
+
+def mark_failed(run: Run, error: Exception) -> None:
+    """Record why a session ended."""
+    reason = " ".join(str(error).split())[:LONGEST_REASON]
+    write_json(run.failed, {"error": type(error).__name__, "reason": reason})
+
+
+def outcome(run: Run, since: float) -> str:
+    """What was done with a run since a time, in seconds since the epoch."""
+    if run.done.stat().st_mtime < since:
+        return "finished before, left alone"
+    step = read_json(run.environment)["sessions"][-1]["from_step"]
+    return f"went on from step {step}, done" if step else "trained, done"
 
 
 def append_metrics(run: Run, step: int, values: dict[str, float]) -> None:
@@ -229,6 +270,7 @@ def _environment() -> dict[str, Any]:
         except PackageNotFoundError:
             versions[package] = None
     return {
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "machine": platform.platform(),
         "versions": versions,

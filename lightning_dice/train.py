@@ -1,12 +1,13 @@
 """python -m lightning_dice.train: train one network on one data set, test it, and leave a run folder."""
 
+import time
 from typing import Any
 
 import pandas as pd
 import pytorch_lightning as pl
 from omegaconf import DictConfig
 
-from lightning_dice.build import build_datamodule, build_module, build_training, plain
+from lightning_dice.build import build_datamodule, build_module, build_training, device_name, plain
 from lightning_dice.callbacks import StepTimes
 from lightning_dice.cli import command
 from lightning_dice.data.datamodule import CTDataModule
@@ -14,7 +15,17 @@ from lightning_dice.files import replacing
 from lightning_dice.module import read_checkpoint
 from lightning_dice.paper.figure1 import learning_curves
 from lightning_dice.paper.table1 import classes_table, scores_table
-from lightning_dice.runs import Run, begin_run, cut_metrics, find_run, mark_done, read_json, write_json
+from lightning_dice.runs import (
+    Run,
+    begin_run,
+    cut_metrics,
+    find_run,
+    mark_done,
+    mark_failed,
+    outcome,
+    read_json,
+    write_json,
+)  # fmt: skip
 
 
 def train(config: DictConfig) -> Run:
@@ -30,33 +41,49 @@ def train(config: DictConfig) -> Run:
     if run.done.is_file():
         print(f"{run.folder}: finished before; rerun=true starts over in a new folder")
     else:
-        _fit_and_test(config, settings, run, data)
+        _train(config, settings, run, data)
         mark_done(run, settings, data.fingerprint)
         print(f"\nwritten to {run.folder}\n")
     print(scores_table(read_json(run.summary)))
     return run
 
 
-def _fit_and_test(config: DictConfig, settings: dict[str, Any], run: Run, data: CTDataModule) -> None:
+def _train(config: DictConfig, settings: dict[str, Any], run: Run, data: CTDataModule) -> None:
     pl.seed_everything(config.seed, workers=True, verbose=False)
     module = build_module(config, data)
     times = StepTimes()
     step = read_checkpoint(run.last)["global_step"] if run.last.is_file() else 0
     trainer = build_training(config, run, data, times, step)
-    begin_run(run, settings, data.fingerprint)  # whatever can be refused has been
-    cut_metrics(run, step)
-
     weights = getattr(module.loss, "weights", None)
-    print(classes_table(data.class_voxels, None if weights is None else weights.tolist()))
-    print(f"{run.folder}: step {step} of {trainer.max_steps}, {trainer.precision} on {trainer.strategy.root_device}")
+    classes = {"voxels": data.class_voxels, "weights": None if weights is None else weights.tolist()}
+    session = {"from_step": step, "device": device_name(trainer), "precision": trainer.precision}
+    begin_run(run, settings, data.fingerprint, classes, session)  # whatever can be refused has been
+    cut_metrics(run, step)
+    print(classes_table(**classes))
+    print(f"{run.folder}: step {step} of {trainer.max_steps}, {trainer.precision} on {session['device']}")
+    try:
+        _fit_and_test(trainer, module, data, run, step)
+    except Exception as error:
+        mark_failed(run, error)
+        raise
+    write_json(run.summary, read_json(run.summary) | times.summary())
+
+
+def _fit_and_test(trainer: pl.Trainer, module: pl.LightningModule, data: CTDataModule, run: Run, step: int) -> None:
     trainer.fit(module, datamodule=data, ckpt_path=run.last if step else None, weights_only=True)
     trainer.save_checkpoint(run.last)
     with replacing(run.curves) as path:
         learning_curves(pd.read_csv(run.metrics), run.folder.name).savefig(path, dpi=150)
     if data.split.test:
         trainer.test(module, datamodule=data, verbose=False)
-    write_json(run.summary, read_json(run.summary) | times.summary())
+
+
+def run_cell(config: DictConfig) -> str:
+    """Train, and say in a word what was done; a grid lists it."""
+    since = time.time()
+    run = train(config)
+    return f"{run.folder}: {outcome(run, since)}"
 
 
 if __name__ == "__main__":
-    command("train")(train)()
+    command("train")(run_cell)()

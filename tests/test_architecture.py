@@ -12,11 +12,12 @@ ORDER = [
     "data.phantom.body", "data.phantom.anatomy", "data.phantom.dataset",
     "data.volumes", "data.store", "data.patches", "data.datamodule",
     "network", "loss", "metrics", "inference", "module", "runs",
-    "paper.figure1", "paper.slices", "paper.table1",
+    "paper.published", "paper.grid", "paper.statistics", "paper.observations", "paper.table1", "paper.figure1",
+    "paper.slices", "paper.surfaces", "paper.segmentations", "paper.page",
     "callbacks", "build", "cli",
-    "prepare", "train", "evaluate",
+    "prepare", "train", "evaluate", "report",
 ]  # fmt: skip
-COMMANDS = ("prepare", "train", "evaluate")
+COMMANDS = ("prepare", "train", "evaluate", "report")
 # What a file must not know, at all.
 FORBIDDEN = {
     "data.labels": {"numpy", "torch"},

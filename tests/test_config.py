@@ -30,7 +30,7 @@ def names(group: str) -> list[str]:
 def test_a_checkout_finds_its_configuration():
     assert Path(__file__).parents[1] / "conf" == CONF
     assert {path.name for path in CONF.iterdir() if path.is_dir()} == {
-        "data", "experiment", "loss", "network", "optim", "trainer",
+        "data", "experiment", "hydra", "loss", "network", "optim", "report", "sweep", "trainer",
     }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from lightning_dice.runs import (
 
 def open_run(config, data):
     run = find_run(config, data)
-    begin_run(run, config, data)
+    begin_run(run, config, data, {"voxels": [7]}, {"from_step": 0, "device": "cpu"})
     return run
 
 
@@ -51,7 +51,10 @@ def test_a_new_run_writes_its_configuration_and_environment(config):
     assert read_config(run) == config
     environment = json.loads(run.environment.read_text())
     assert environment["data"] == "data"
-    assert environment["versions"]["torch"]
+    assert environment["classes"] == {"voxels": [7]}
+    (session,) = environment["sessions"]
+    assert (session["from_step"], session["device"]) == (0, "cpu")
+    assert session["versions"]["torch"]
     assert not run.done.exists()
 
 

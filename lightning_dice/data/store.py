@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 from tqdm import tqdm
 
 from lightning_dice.data.cases import Case
@@ -69,13 +70,15 @@ def prepare_cases(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     stems = [folder / f"{case.id}-{_key(case, preparation)}" for case in cases]
-    missing = [(case, stem) for case, stem in zip(cases, stems, strict=True) if not _path(stem, "json").is_file()]
-    problems = []
-    with tqdm(total=len(missing), desc="preparing", unit="case", disable=not (progress and missing)) as bar:
-        for problem in _prepare_all(missing, preparation, workers):
-            bar.update()
-            if problem:
-                problems.append(problem)
+    # Of several runs that start together one prepares, and the others find it all.
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        missing = [(case, stem) for case, stem in zip(cases, stems, strict=True) if not _path(stem, "json").is_file()]
+        problems = []
+        with tqdm(total=len(missing), desc="preparing", unit="case", disable=not (progress and missing)) as bar:
+            for problem in _prepare_all(missing, preparation, workers):
+                bar.update()
+                if problem:
+                    problems.append(problem)
     if problems:
         raise InputError("\n".join([f"{len(problems)} of {len(cases)} cases cannot be prepared:", *sorted(problems)]))
     return [_open(case.id, stem) for case, stem in zip(cases, stems, strict=True)]

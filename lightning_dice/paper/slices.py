@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -26,6 +28,15 @@ class Pictured:
     spacing_mm: tuple[float, float, float]
 
 
+def read_pictured(
+    case: str, image: Path, label: Path, prediction: np.ndarray, spacing_mm: Sequence[float], window_hu: Sequence[float]
+) -> Pictured:
+    """A case of the store with its prediction; the stored image in [0, 1] is brought back to HU, clipped as it is."""
+    low, high = window_hu
+    hu = np.load(image).astype(np.float32) * (high - low) + low
+    return Pictured(case, hu, np.load(label), prediction, tuple(map(float, spacing_mm)))
+
+
 def slices_figure(rows: Sequence[Pictured], title: str = "") -> Figure:
     """A row per case: truth and prediction on the axial slice, and on the coronal one, that show the most classes.
 
@@ -39,11 +50,15 @@ def slices_figure(rows: Sequence[Pictured], title: str = "") -> Figure:
             place = richest_slice(row.truth, PLANES[plane])
             for offset, name in enumerate(("truth", "prediction")):
                 axis = line[2 * column + offset]
-                _draw(axis, row, getattr(row, name), plane, place)
+                draw_slice(axis, row, getattr(row, name), plane, place)
                 axis.set_title(f"{row.case}, {plane}: {name}", fontsize=9)
+    organ_legend(figure)
+    return figure
+
+
+def organ_legend(figure: Figure) -> None:
     handles = [Patch(color=COLOURS(label.index), label=label.name) for label in LABELS if label.index != BACKGROUND]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
-    return figure
 
 
 def richest_slice(label: np.ndarray, axis: int) -> int:
@@ -55,14 +70,14 @@ def richest_slice(label: np.ndarray, axis: int) -> int:
     return int(np.lexsort((smallest, classes))[-1])
 
 
-def _draw(axis, row: Pictured, label: np.ndarray, plane: str, place: int) -> None:
+def draw_slice(axis: Axes, row: Pictured, label: np.ndarray, plane: str, place: int) -> None:
+    """One slice of the CT, windowed for soft tissue, under a translucent label map."""
     across = PLANES[plane]
     width, height = (size for i, size in enumerate(row.spacing_mm) if i != across)
 
     def view(array: np.ndarray) -> np.ndarray:
-        return np.take(array, place, axis=across).T[
-            ::-1, ::-1
-        ]  # up is anterior or superior, left is the patient's right
+        # Up is anterior or superior, left is the patient's right.
+        return np.take(array, place, axis=across).T[::-1, ::-1]
 
     shown = {"aspect": height / width, "interpolation": "nearest"}
     axis.imshow(view(row.hu), cmap="gray", vmin=SOFT_TISSUE_HU[0], vmax=SOFT_TISSUE_HU[1], **shown)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from filelock import FileLock
 from tqdm import tqdm
 
 from lightning_dice.data.cases import Case
@@ -73,6 +74,11 @@ def write_phantoms(
     else:
         with replacing(file) as path:
             path.write_text(json.dumps(description, indent=2))
+    with FileLock(root.with_name(f".{root.name}.lock")):  # of several runs that start together one draws them
+        _write_missing(root, cases, seed, workers, progress)
+
+
+def _write_missing(root: Path, cases: int, seed: int, workers: int | None, progress: bool) -> None:
     missing = [case for case in range(cases) if not _label_path(root, case).is_file()]
     with tqdm(total=len(missing), desc="phantoms", unit="case", disable=not (progress and missing)) as bar:
         if len(missing) == 1 or workers == 1:

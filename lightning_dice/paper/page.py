@@ -1,0 +1,232 @@
+"""The report's page: one HTML file that needs no network, with everything in it."""
+
+import base64
+import gzip
+import html
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+from plotly.subplots import make_subplots
+
+from lightning_dice.data.labels import LABELS, NAMES
+from lightning_dice.paper.figure1 import STAGES
+from lightning_dice.paper.grid import Cell
+from lightning_dice.paper.observations import Observation
+from lightning_dice.paper.segmentations import organ_means
+from lightning_dice.paper.slices import SOFT_TISSUE_HU, Pictured
+from lightning_dice.paper.statistics import ORGANS_MEAN, SIGNIFICANT
+from lightning_dice.paper.surfaces import surfaces_of
+
+TEMPLATE = Path(__file__).with_name("page.html")
+WORST = 2  # cases per cell that the page lists
+KEEP_TRIANGLES = 0.35  # of the surfaces in the 3D view
+CELL_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#56B4E9", "#D55E00", "#CC79A7")  # Okabe & Ito
+Pictures = Mapping[str, Mapping[str, Pictured]]  # case → cell → picture
+
+
+def page_html(
+    cells: Sequence[Cell],
+    table: pd.DataFrame,
+    pairs: pd.DataFrame,
+    lines: Mapping[str, Sequence[str]],
+    observations: Sequence[tuple[Observation, Observation]],
+    pictures: Pictures,
+) -> str:
+    """The page.
+
+    Args:
+        cells: of the grid.
+        table: `table1.grid_table`.
+        pairs: `statistics.compare_cells`.
+        lines: paragraphs of text by their heading: the summary, the ranking, the notes.
+        observations: each on our numbers and on the printed ones.
+        pictures: what the slices and the 3D view show.
+    """
+    data = {
+        "labels": [asdict(label) for label in LABELS],
+        "cases": {case: _case(by_cell) for case, by_cell in pictures.items()},
+        "figures": {name: json.loads(figure.to_json()) for name, figure in _figures(cells, pairs).items()},
+    }
+    parts = {
+        "SUMMARY": "".join(
+            f"<h3>{html.escape(title)}</h3><ul>{''.join(f'<li>{html.escape(line)}</li>' for line in said)}</ul>"
+            for title, said in lines.items()
+        ),
+        "OBSERVATIONS": _observations(observations),
+        "TABLE": _table(table),
+        "WORST": _worst(cells, pictures),
+        "CELLS": "".join(map(_cell, cells)),
+        "PLOTLY": get_plotlyjs(),
+        "DATA": json.dumps(data).replace("</", "<\\/"),
+    }
+    text = TEMPLATE.read_text(encoding="utf-8")
+    for name, part in parts.items():
+        text = text.replace(f"<!--{name}-->", part)
+    return text
+
+
+def worst_cases(cells: Sequence[Cell]) -> dict[str, list[str]]:
+    """Per cell, the cases with the lowest mean organ Dice."""
+    means = organ_means(cells)
+    return {name: means[name].dropna().sort_values().index[:WORST].tolist() for name in means}
+
+
+def matrix_figure(pairs: pd.DataFrame) -> go.Figure:
+    """Differences of the mean organ Dice between all cells, row minus column, marked where Holm's p is below 0.05."""
+    of_means = pairs[pairs["row"] == ORGANS_MEAN]
+    names = list(dict.fromkeys([*of_means["cell_a"], *of_means["cell_b"]]))
+    values, marks = (pd.DataFrame(fill, names, names, dtype=kind) for fill, kind in ((0.0, float), ("", object)))
+    for a, b, difference, p in of_means[["cell_a", "cell_b", "difference", "p_holm"]].itertuples(index=False):
+        mark = f"p {p:.3f}" + (" *" if p < SIGNIFICANT else "")
+        for first, second, sign in ((a, b, 1), (b, a, -1)):
+            values.loc[first, second] = 100 * sign * difference
+            marks.loc[first, second] = f"{100 * sign * difference:+.1f}<br>{mark}"
+    heat = go.Heatmap(
+        z=values.to_numpy(), x=names, y=names, text=marks.to_numpy(), texttemplate="%{text}", colorscale="RdBu", zmid=0,
+        colorbar={"title": "points"}, hovertemplate="%{y} minus %{x}<br>%{text}<extra></extra>",
+    )  # fmt: skip
+    return _styled(go.Figure(heat), 460).update_yaxes(autorange="reversed")
+
+
+def _figures(cells: Sequence[Cell], pairs: pd.DataFrame) -> dict[str, go.Figure]:
+    return {"curves": _curves(cells), "distributions": _distributions(cells), "matrix": matrix_figure(pairs)}
+
+
+def _curves(cells: Sequence[Cell]) -> go.Figure:
+    titles = [cell.name for cell in cells]
+    rows = ("loss", *STAGES)
+    shown = {"shared_xaxes": True, "vertical_spacing": 0.05, "horizontal_spacing": 0.03}
+    figure = make_subplots(len(rows), len(cells), column_titles=titles, **shown)
+    for column, cell in enumerate(cells, start=1):
+        for run in cell.runs[:1]:
+            for stage, dash in zip(STAGES, ("solid", "dot"), strict=True):
+                points = run.metrics[["step", f"{stage}/loss"]].dropna()
+                line = {"color": "black", "dash": dash}
+                figure.add_scatter(x=points["step"], y=points[f"{stage}/loss"], name=f"loss, {stage}", line=line,
+                                   legendgroup=f"loss {stage}", showlegend=column == 1, row=1, col=column)  # fmt: skip
+                for label in LABELS:
+                    points = run.metrics[["step", f"{stage}/dice/{label.name}"]].dropna()
+                    figure.add_scatter(
+                        x=points["step"], y=points[f"{stage}/dice/{label.name}"], name=label.name,
+                        line={"color": f"rgb{label.colour}"}, legendgroup=label.name,
+                        showlegend=column == 1 and stage == "train", row=2 + list(STAGES).index(stage), col=column,
+                    )  # fmt: skip
+    for row, stage in enumerate(STAGES, start=2):
+        figure.update_yaxes(range=[0, 1.01], row=row)
+        figure.update_yaxes(title_text=f"Dice, {stage}", row=row, col=1)
+    figure.update_yaxes(title_text="loss", row=1, col=1)
+    figure.update_layout(hovermode="x")
+    return _styled(figure, 720).update_traces(mode="lines").update_xaxes(title_text="iteration", row=len(rows))
+
+
+def _distributions(cells: Sequence[Cell]) -> go.Figure:
+    figure = go.Figure()
+    for cell, colour in zip(cells, CELL_COLOURS * len(cells), strict=False):
+        organs = cell.scores[cell.scores["name"] != NAMES[0]]
+        figure.add_box(x=organs["name"], y=organs["dice"], name=cell.name, text=organs["case"], boxpoints="all",
+                       jitter=0.4, pointpos=0, marker={"size": 4, "color": colour})  # fmt: skip
+    return (
+        _styled(figure, 460)
+        .update_layout(boxmode="group")
+        .update_yaxes(title_text="Dice", range=[-0.02, 1.02])
+        .update_xaxes(categoryorder="array", categoryarray=NAMES)
+    )
+
+
+def _styled(figure: go.Figure, height: int) -> go.Figure:
+    return figure.update_layout(height=height, template="plotly_white", margin={"t": 40, "l": 60, "r": 20, "b": 50})
+
+
+def _case(by_cell: Mapping[str, Pictured]) -> dict[str, Any]:
+    """Slices and surfaces of one case, for the page's viewers."""
+    first = next(iter(by_cell.values()))
+    low, high = SOFT_TISSUE_HU
+    ct = (np.clip((first.hu - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+    labels = {"truth": first.truth, **{name: row.prediction for name, row in by_cell.items()}}
+    return {
+        "shape": first.hu.shape,
+        "spacing": first.spacing_mm,
+        "ct": _packed(ct),
+        "labels": {name: _packed(label.astype(np.uint8)) for name, label in labels.items()},
+        "surfaces": {name: _meshes(label, first.spacing_mm) for name, label in labels.items()},
+    }
+
+
+def _packed(volume: np.ndarray) -> str:
+    """uint8 (X, Y, Z) in RAS+ as slices from the feet, rows from the front, columns from the patient's right."""
+    slices = np.ascontiguousarray(volume[::-1, ::-1].transpose(2, 1, 0))  # (Z, Y, X)
+    return base64.b64encode(gzip.compress(slices.tobytes(), mtime=0)).decode()
+
+
+def _meshes(label: np.ndarray, spacing_mm: Sequence[float]) -> list[dict[str, Any]]:
+    traces = []
+    for surface in surfaces_of(label, spacing_mm, KEEP_TRIANGLES):
+        corners = dict(zip("ijk", surface.triangles.T, strict=True))
+        places = dict(zip("xyz", surface.vertices.T, strict=True))
+        mesh = go.Mesh3d(**places, **corners, name=surface.name, color=f"rgb{surface.colour}", hoverinfo="name")
+        mesh.update(opacity=0.45 if surface.name == "liver" else 1.0, showlegend=True, flatshading=False)
+        traces.append(json.loads(go.Figure(mesh).to_json())["data"][0])
+    return traces
+
+
+def _table(table: pd.DataFrame) -> str:
+    """Rows of Table 1, a column per cell: ours, its interval, the printed value and the difference."""
+    cells = list(dict.fromkeys(zip(table["loss"], table["lr"], strict=True)))
+    head = "".join(f'<th scope="col"><button>{html.escape(f"{loss}, {lr:g}")}</button></th>' for loss, lr in cells)
+    best = table.groupby("row")["dice"].max().round(1)
+    body = []
+    for row, values in table.groupby("row", sort=False):
+        by_cell = {(v.loss, v.lr): v for v in values.itertuples()}
+        columns = []
+        for key in cells:
+            value = by_cell[key]
+            own = "–" if np.isnan(value.dice) else f"{value.dice:.1f}"
+            own = f"<b>{own}</b>" if round(value.dice, 1) == best[row] else own
+            interval = "" if np.isnan(value.low) else f"<small>{value.low:.1f} to {value.high:.1f}</small>"
+            printed = "" if np.isnan(value.printed) else f"<small>paper {value.printed:.1f}"
+            printed += "" if np.isnan(value.difference) else f", {value.difference:+.1f}"
+            columns.append(
+                f'<td data-value="{value.dice}">{own}{interval}{printed}{"</small>" if printed else ""}</td>'
+            )
+        body.append(f'<tr><th scope="row">{row}</th>{"".join(columns)}</tr>')
+    first = '<th scope="col"><button>class</button></th>'
+    return f"<table id='table1'><thead><tr>{first}{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+
+
+def _observations(observations: Sequence[tuple[Observation, Observation]]) -> str:
+    rows = "".join(
+        f"<tr><th scope='row'>{html.escape(ours.claim)}</th><td><b>{ours.answer}</b><small>{html.escape(ours.figures)}"
+        f"</small></td><td><b>{printed.answer}</b><small>{html.escape(printed.figures)}</small></td></tr>"
+        for ours, printed in observations
+    )
+    head = "<tr><th>claim</th><th>here</th><th>the printed Table 1</th></tr>"
+    return f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
+
+
+def _worst(cells: Sequence[Cell], pictures: Pictures) -> str:
+    means = organ_means(cells)
+    items = []
+    for name, cases in worst_cases(cells).items():
+        for case in cases:
+            text = f"{name}: {case}, mean organ Dice {100 * means.loc[case, name]:.1f} %"
+            is_shown = name in pictures.get(case, {})
+            link = f'<a href="#viewer" data-case="{html.escape(case)}" data-cell="{html.escape(name)}">{text}</a>'
+            items.append(f"<li>{link if is_shown else text}</li>")
+    return f"<ul>{''.join(items)}</ul>"
+
+
+def _cell(cell: Cell) -> str:
+    said = f"<summary>{html.escape(cell.name)}: {html.escape(cell.states)}</summary>"
+    for run in cell.runs:
+        for file in (run.run.config, run.run.environment):
+            if file.is_file():
+                text = html.escape(file.read_text(encoding="utf-8"))
+                said += f"<h4>{html.escape(str(file))}</h4><pre>{text}</pre>"
+    return f"<details>{said}</details>"

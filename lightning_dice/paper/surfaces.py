@@ -1,0 +1,117 @@
+"""3D surface renderings of label maps, the bottom rows of the paper's Figures 2 to 4."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import pyvista as pv
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from scipy.ndimage import gaussian_filter
+from skimage.measure import marching_cubes
+
+from lightning_dice.data.labels import BACKGROUND, LABELS
+
+SMOOTH_VOXELS = 0.7  # of the mask before its surface is found
+OPACITY = {"liver": 0.4}  # to show what lies behind it
+PIXELS = (620, 560)  # of a rendering, width and height
+PROBE = "import pyvista as p; q = p.Plotter(off_screen=True); q.add_mesh(p.Sphere()); q.screenshot(return_img=True)"
+
+
+@dataclass(frozen=True)
+class Surface:
+    """The surface of one class: vertices (V, 3) in mm along RAS axes, and triangles (T, 3) of their indices."""
+
+    name: str
+    colour: tuple[int, int, int]
+    vertices: np.ndarray
+    triangles: np.ndarray
+
+
+def surfaces_of(label: np.ndarray, spacing_mm: tuple[float, float, float], keep: float = 1.0) -> list[Surface]:
+    """Surfaces of the organs in a label map (X, Y, Z), RAS+: marching cubes on the smoothed mask, then Taubin's filter.
+
+    Args:
+        keep: share of the triangles that remain, the others being decimated.
+    """
+    found = []
+    for organ in LABELS:
+        mask = np.pad(label == organ.index, 2).astype(np.float32)
+        smooth = gaussian_filter(mask, SMOOTH_VOXELS)
+        level = min(0.5, 0.6 * float(smooth.max()))  # a vessel of one voxel's width stays
+        if organ.index == BACKGROUND or not mask.any():
+            continue
+        vertices, triangles, _, _ = marching_cubes(smooth, level, spacing=tuple(spacing_mm))
+        mesh = pv.PolyData.from_regular_faces(vertices.astype(np.float32), triangles).smooth_taubin(n_iter=20)
+        if keep < 1 and mesh.n_cells > 400:
+            mesh = mesh.decimate_pro(1 - keep, preserve_topology=True)
+        triangles = mesh.regular_faces
+        vertices = np.asarray(mesh.points) - 2 * np.asarray(spacing_mm)
+        found.append(Surface(organ.name, organ.colour, vertices.astype(np.float32), triangles.astype(np.int32)))
+    return found
+
+
+@cache
+def has_off_screen_gl() -> bool:
+    """Whether PyVista can draw here; tried in a process of its own, which a missing driver may bring down."""
+    return subprocess.run([sys.executable, "-c", PROBE], capture_output=True, timeout=120).returncode == 0
+
+
+def bounds_of(surfaces: Sequence[Surface]) -> np.ndarray:
+    """Lowest and highest corner in mm, (2, 3), of all of them."""
+    points = np.concatenate([surface.vertices for surface in surfaces])
+    return np.stack([points.min(axis=0), points.max(axis=0)])
+
+
+def render(surfaces: Sequence[Surface], bounds_mm: np.ndarray) -> np.ndarray:
+    """The surfaces from the front, a little from above: the patient's right is on the left.
+
+    Args:
+        bounds_mm: (2, 3), what the view fits; the truth's, so that predictions compare with it and with each other.
+
+    Returns:
+        uint8 (height, width, 3).
+    """
+    return (_render_pyvista if has_off_screen_gl() else _render_matplotlib)(surfaces, bounds_mm)
+
+
+def _render_pyvista(surfaces: Sequence[Surface], bounds_mm: np.ndarray) -> np.ndarray:
+    plotter = pv.Plotter(off_screen=True, window_size=PIXELS, lighting="light kit")
+    plotter.set_background("white")
+    plotter.enable_anti_aliasing("ssaa")
+    for surface in surfaces:
+        mesh = pv.PolyData.from_regular_faces(surface.vertices, surface.triangles)
+        look = {"smooth_shading": True, "specular": 0.3, "opacity": OPACITY.get(surface.name, 1.0)}
+        plotter.add_mesh(mesh, color=_fractions(surface.colour), **look)
+    centre, size = bounds_mm.mean(axis=0), np.ptp(bounds_mm, axis=0)
+    plotter.camera.focal_point = centre
+    plotter.camera.position = centre + 4 * size.max() * np.array([-0.25, 1.0, 0.15])
+    plotter.camera.up = (0, 0, 1)
+    plotter.camera.parallel_projection = True
+    plotter.camera.parallel_scale = 0.55 * max(size[2], size[0] * PIXELS[1] / PIXELS[0])  # half the height, in mm
+    picture = plotter.screenshot(return_img=True)
+    plotter.close()
+    return np.asarray(picture)[..., :3]
+
+
+def _render_matplotlib(surfaces: Sequence[Surface], bounds_mm: np.ndarray) -> np.ndarray:
+    figure = Figure(figsize=(PIXELS[0] / 100, PIXELS[1] / 100), dpi=100)
+    canvas = FigureCanvasAgg(figure)
+    axis = figure.add_axes((0, 0, 1, 1), projection="3d", proj_type="ortho")
+    for surface in surfaces:
+        look = {"color": _fractions(surface.colour), "alpha": OPACITY.get(surface.name, 1.0), "linewidth": 0}
+        axis.plot_trisurf(*surface.vertices.T, triangles=surface.triangles, **look)
+    for axis_name, limits in zip("xyz", bounds_mm.T, strict=True):
+        getattr(axis, f"set_{axis_name}lim")(*limits)
+    axis.set_box_aspect(np.ptp(bounds_mm, axis=0), zoom=1.3)
+    axis.view_init(elev=8, azim=104)  # from the front
+    axis.set_axis_off()
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _fractions(colour: tuple[int, int, int]) -> tuple[float, ...]:
+    return tuple(channel / 255 for channel in colour)

@@ -1,0 +1,58 @@
+"""Hand-made grids on disk: run folders as training leaves them, with the scores that a test wants."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from omegaconf import OmegaConf
+
+from lightning_dice.data.labels import NAMES
+from lightning_dice.runs import METRIC_COLUMNS, SCORE_COLUMNS, Run
+from tests.conftest import tiny_case, write_nifti
+
+SPACING = np.diag([3.0, 3.0, 3.0, 1.0])
+
+
+def write_run(sweep: Path, loss: str, lr: float, dice: dict[str, list[float]] | None, seed: int = 0) -> Run:
+    """A run with the Dice per class of each test case, finished; with None instead, an unfinished one at step 20."""
+    run = Run(sweep / f"loss={loss},lr={lr:g},seed={seed}")
+    run.folder.mkdir(parents=True)
+    config = {
+        "seed": seed,
+        "loss": {"_target_": "lightning_dice.loss.DiceLoss", "weighting": loss},
+        "optim": {"lr": lr},
+        "trainer": {"max_steps": 40},
+        "data": {"preparation": {"window_hu": [-500, 500]}},
+    }
+    OmegaConf.save(OmegaConf.create(config), run.config)
+    run.environment.write_text(json.dumps({"data": "same", "sessions": []}))
+    steps = (10, 20) if dice is None else (10, 20, 30, 40)
+    curves = [{"step": s, "train/loss": -s * lr, **{f"train/dice/{n}": s / 50 for n in NAMES}} for s in steps]
+    curves.append({"step": 20, "val/loss": -0.1, **{f"val/dice/{n}": 0.25 for n in NAMES}})
+    pd.DataFrame(curves, columns=METRIC_COLUMNS).to_csv(run.metrics, index=False)
+    if dice is None:
+        return run
+    rows = [
+        {"case": case, "label": label, "name": NAMES[label], "dice": value, "jaccard": value / (2 - value),
+         "hd95_mm": 1.0, "surface_dice": 1.0, "voxels_true": 1, "voxels_pred": 1}
+        for case, values in dice.items()
+        for label, value in enumerate(values)
+    ]  # fmt: skip
+    pd.DataFrame(rows, columns=SCORE_COLUMNS).to_csv(run.scores, index=False)
+    run.done.write_text("{}")
+    return run
+
+
+def write_pictures(run: Run, store: Path, cases: list[str]) -> None:
+    """What the pictures of some cases are made of: CT and truth in a store, and a prediction that is a bit off."""
+    store.mkdir(exist_ok=True)
+    files = {}
+    for number, case in enumerate(cases):
+        hu, label = tiny_case(number)
+        image = store / f"{case}.image.npy"
+        np.save(image, ((hu + 500) / 1000).clip(0, 1).astype(np.float16))
+        np.save(store / f"{case}.label.npy", label)
+        files[case] = {"image": str(image), "label": str(store / f"{case}.label.npy")}
+        write_nifti(run.prediction(case), np.roll(label, 1, axis=0), SPACING)
+    run.cases.write_text(json.dumps(files))

@@ -1,0 +1,155 @@
+"""The grid as users run it: killed and run again, with a cell that fails, with its cells in their own processes."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from lightning_dice import build
+from lightning_dice.cli import config_folder
+from lightning_dice.paper.grid import read_grid
+from lightning_dice.paper.statistics import compare_cells
+from lightning_dice.paper.table1 import grid_table
+from lightning_dice.runs import Run, read_json
+from lightning_dice.train import train
+
+STEPS = 4
+
+
+def settings(folder: Path, root: Path) -> list[str]:
+    return [
+        "experiment=smoke", "data=nnunet", f"data.root={root}", f"output_dir={folder}/runs", f"cache={folder}/cache",
+        "data.patch_size=16", "data.preparation.spacing_mm=3", "data.test=0.25", "data.validation=0.25",
+        f"trainer.max_steps={STEPS}", "trainer.accelerator=cpu", "trainer.precision=32-true",
+        "trainer.enable_progress_bar=false",
+    ]  # fmt: skip
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "lightning_dice.train", *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(
+        command, cwd=folder, start_new_session=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, **pipes
+    )
+
+
+def run(folder: Path, *arguments: str) -> tuple[int, str, str]:
+    process = start(folder, *arguments)
+    said, errors = process.communicate(timeout=200)
+    return process.returncode, said, errors
+
+
+@pytest.fixture(scope="module")
+def whole(nnunet_root, tmp_path_factory):
+    """The folder of the paper's six cells, trained without a break."""
+    folder = tmp_path_factory.mktemp("whole")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for loss in ("uniform", "simple", "square"):
+        for lr in (0.001, 0.01):
+            with initialize_config_dir(str(config_folder()), version_base="1.3"):
+                train(compose("train", [*settings(folder, nnunet_root), f"loss={loss}", f"optim.lr={lr}"]))
+    torch.set_num_threads(threads)
+    return folder / "runs/nnunet/smoke"
+
+
+def done_at(sweep: Path) -> dict[str, int]:
+    return {path.parent.name: path.stat().st_mtime_ns for path in sweep.glob("*/DONE")}
+
+
+def test_a_grid_killed_in_its_third_cell_and_run_again_ends_as_if_nothing_had_been(whole, nnunet_root, tmp_path):
+    sweep = tmp_path / "runs/nnunet/smoke"
+    process = start(tmp_path, "+sweep=grid", *settings(tmp_path, nnunet_root))
+    while not (len(done_at(sweep)) == 2 and len(list(sweep.glob("*/metrics.csv"))) == 3):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    finished = done_at(sweep)
+    assert len(finished) == 2
+
+    code, said, errors = run(tmp_path, "+sweep=grid", *settings(tmp_path, nnunet_root))
+    assert code == 0, errors
+    assert {name: done_at(sweep)[name] for name in finished} == finished
+    told = said.strip().splitlines()[-6:]
+    assert [line.endswith("finished before, left alone") for line in told] == [True, True, False, False, False, False]
+    assert re.search(r"(trained|went on from step \d+), done$", told[2])  # wherever the kill met it
+    assert all(line.endswith("trained, done") for line in told[3:])
+    assert len(read_json(Run(sweep / "loss=simple,lr=0.001,seed=0").environment)["sessions"]) == 2
+
+    cells, expected = read_grid(sweep), read_grid(whole)
+    pd.testing.assert_frame_equal(grid_table(cells), grid_table(expected))
+    pd.testing.assert_frame_equal(compare_cells(cells), compare_cells(expected))
+
+
+def test_a_cell_that_fails_is_recorded_and_the_others_go_on(nnunet_root, tmp_path):
+    asked = ["--multirun", "loss=simple", "optim.lr=1e30,0.01", *settings(tmp_path, nnunet_root)]
+    code, said, errors = run(tmp_path, *asked, "trainer.log_every_n_steps=1")
+    assert code == 1
+    bad, good = (Run(tmp_path / f"runs/nnunet/smoke/loss=simple,lr={lr},seed=0") for lr in ("1e+30", "0.01"))
+    assert good.done.is_file()
+    assert not bad.done.exists()
+    assert read_json(bad.failed)["reason"].startswith("loss=nan at step 2: the training diverged")
+    first, second = said.strip().splitlines()[-2:]
+    assert "optim.lr=1e+30" in first
+    assert "failed: loss=nan at step 2" in first
+    assert second.endswith("loss=simple,lr=0.01,seed=0: trained, done")
+    assert "Traceback" not in errors
+
+
+def test_a_cell_whose_configuration_changed_is_refused_and_the_others_go_on(whole, nnunet_root, tmp_path):
+    shutil.copytree(whole.parents[1], tmp_path / "runs")
+    before = done_at(tmp_path / "runs/nnunet/smoke")
+    asked = ["--multirun", "loss=uniform", "optim.lr=0.001,0.1", "optim.eps=1e-4", *settings(tmp_path, nnunet_root)]
+    code, said, _ = run(tmp_path, *asked)
+    assert code == 1
+    after = done_at(tmp_path / "runs/nnunet/smoke")
+    assert {name: after[name] for name in before} == before
+    assert set(after) - set(before) == {"loss=uniform,lr=0.1,seed=0"}
+    assert "holds a run with other settings (optim.eps" in said
+
+
+def test_cells_in_processes_of_their_own_share_the_data(nnunet_root, tmp_path):
+    asked = ["--multirun", "hydra/launcher=processes", "loss=uniform,square", *settings(tmp_path, nnunet_root)]
+    code, _, errors = run(tmp_path, *asked)
+    assert code == 0, errors
+    assert sorted(done_at(tmp_path / "runs/nnunet/smoke")) == [
+        f"loss={w},lr=0.001,seed=0" for w in ("square", "uniform")
+    ]
+    assert len(list((tmp_path / "cache/prepared/nnunet").glob("*.json"))) == 8
+
+
+def test_the_cluster_launcher_composes():
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        config = compose("train", ["hydra/launcher=slurm", "+sweep=grid"], return_hydra_config=True).hydra
+    assert config.launcher._target_.endswith("SlurmLauncher")
+    assert config.launcher.gpus_per_node == 1
+    assert config.sweeper.params == {"loss": "uniform,simple,square", "optim.lr": "0.001,0.01"}
+
+
+def test_each_process_claims_a_gpu_of_its_own(tmp_path, monkeypatch):
+    """With devices that are made up, since no test needs a GPU; the other process is a real one."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    properties = [type("Properties", (), {"uuid": f"gpu{number}"}) for number in range(2)]
+    monkeypatch.setattr(torch.cuda, "get_device_properties", properties.__getitem__)
+    other = "import sys, filelock as f; lock = f.FileLock(sys.argv[1]); lock.acquire(); print('held'); input()"
+    command = [sys.executable, "-uc", other, str(tmp_path / "lightning_dice-gpu0.lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        build.claim_gpu.cache_clear()
+        assert build.claim_gpu()[0] == 1
+        assert build.claim_gpu()[0] == 1  # the same for all cells of this process
+        holder.kill()
+    build.claim_gpu.cache_clear()
+    assert build.claim_gpu()[0] == 0  # a lock ends with its process
+    build.claim_gpu.cache_clear()

@@ -1,0 +1,114 @@
+"""The report's page, opened in a headless Chromium."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from tests.grids import write_pictures, write_run
+from tests.test_report import CASES, MEANS, cases_around, make_report
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+# No sandbox, since continuous integration runs as root; WebGL in software.
+ARGUMENTS = [
+    "--no-sandbox",
+    "--enable-unsafe-swiftshader",
+    "--use-angle=swiftshader",
+    "--disable-background-networking",
+]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """The page of a small grid; the messages of its console are in `page.said`."""
+    from playwright.sync_api import sync_playwright
+
+    sweep = tmp_path_factory.mktemp("sweep")
+    for (loss, lr), means in MEANS.items():
+        run = write_run(sweep, loss, lr, cases_around([m - lr * 100 for m in means]))
+        write_pictures(run, sweep / "store", CASES)
+    file = make_report(sweep) / "index.html"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.said, page.asked = [], []
+        page.on("console", lambda message: page.said.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: page.said.append(str(error)))
+        page.on("request", lambda request: page.asked.append(request.url))
+        page.goto(file.as_uri())
+        page.wait_for_function("document.getElementById('place').textContent")
+        page.wait_for_selector("#solid canvas")
+        yield page
+        browser.close()
+
+
+def colours(page, selector: str) -> set[tuple[int, ...]]:
+    """Of the pixels on the screen."""
+    from io import BytesIO
+
+    from PIL import Image
+
+    shot = np.asarray(Image.open(BytesIO(page.locator(selector).screenshot())).convert("RGB"))
+    return set(map(tuple, shot.reshape(-1, 3).tolist()))
+
+
+def test_it_loads_without_an_error_and_without_the_network(page):
+    assert page.said == []
+    assert all(url.startswith(("file:", "data:", "blob:")) for url in page.asked)
+    assert page.title() == "Class weighting of the Dice loss"
+
+
+def test_the_table_sorts_both_ways(page):
+    head = page.locator("#table1 thead button").nth(1)  # uniform at 0.001
+    rows = page.locator("#table1 tbody tr")
+    head.click()
+    assert rows.nth(0).locator("th").inner_text() in ("background", "MAX")
+    assert page.locator("#table1 thead th").nth(1).get_attribute("aria-sort") == "descending"
+    head.focus()
+    page.keyboard.press("Enter")
+    assert "MIN" in {rows.nth(i).locator("th").inner_text() for i in (0, 1, 2)}
+    values = [float(rows.nth(i).locator("td").nth(0).get_attribute("data-value")) for i in range(rows.count())]
+    assert values == sorted(values)
+
+
+def test_the_slider_moves_through_the_slices_by_keyboard(page):
+    before = page.locator("#slice").screenshot()
+    place = page.locator("#place").inner_text()
+    page.locator("#z").focus()
+    for _ in range(6):
+        page.keyboard.press("ArrowRight")
+    page.wait_for_function("text => document.getElementById('place').textContent !== text", arg=place)
+    assert page.locator("#slice").screenshot() != before
+    assert page.locator("#place").inner_text() == f"{int(place.split()[0]) + 6} of 28"
+
+
+def test_truth_prediction_and_ct_are_switched(page):
+    pictures = {}
+    for choice in ("truth", "prediction", "none"):
+        page.locator(f"input[value={choice}]").check()
+        page.wait_for_timeout(300)
+        pictures[choice] = page.locator("#slice").screenshot()
+    assert len(set(pictures.values())) == 3
+    page.locator("input[value=prediction]").check()
+
+
+def test_the_3d_view_draws_the_organs(page):
+    page.locator("input[value=truth]").check()
+    page.wait_for_timeout(1500)
+    assert len(colours(page, "#solid")) > 50
+    assert page.locator("#solid .legendtext").count() == 7
+
+
+def test_the_curves_tell_values_under_the_mouse(page):
+    page.locator("#curves").scroll_into_view_if_needed()
+    box = page.locator("#curves .nsewdrag").first.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=5)
+    page.wait_for_selector("#curves .hoverlayer text", timeout=5000)
+
+
+def test_a_worst_case_is_shown_on_a_click(page):
+    link = page.locator("a[data-case]").nth(2)
+    link.click()
+    assert page.locator("#case").input_value() == link.get_attribute("data-case")
+    assert page.locator("#cell").input_value() == link.get_attribute("data-cell")

@@ -1,0 +1,213 @@
+"""The report of hand-made grids: exact numbers, every state of a cell, and what comes out when files are missing."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hydra import compose, initialize_config_dir
+from matplotlib.image import imread
+
+from lightning_dice.cli import config_folder
+from lightning_dice.data.labels import NAMES
+from lightning_dice.errors import InputError
+from lightning_dice.paper import surfaces
+from lightning_dice.paper.observations import observe, published_means
+from lightning_dice.paper.published import ROWS, TABLE1
+from lightning_dice.report import report
+from tests.grids import write_pictures, write_run
+
+# Means in percent, by cell; cases lie 4 points above and below, so that the means are exact.
+MEANS = {
+    ("uniform", 0.001): [98, 80, 70, 90, 80, 80, 60, 70],
+    ("simple", 0.001): [90, 60, 50, 60, 60, 60, 40, 50],
+    ("square", 0.001): [70, 50, 40, 10, 20, 10, 30, 40],
+    ("uniform", 0.01): [96, 78, 70, 88, 80, 82, 58, 70],
+    ("simple", 0.01): [94, 80, 72, 88, 84, 80, 62, 72],
+}
+CASES = ["a", "b", "c", "d"]
+
+
+def cases_around(means: list[float]) -> dict[str, list[float]]:
+    return {case: [(m + d) / 100 for m in means] for case, d in zip(CASES, (-1.5, -0.5, 0.5, 1.5), strict=True)}
+
+
+def make_report(sweep: Path, *overrides: str) -> Path:
+    with initialize_config_dir(str(config_folder() / "report"), version_base="1.3"):
+        return report(compose("report", [f"sweep='{sweep}'", *overrides]))
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory):
+    """A grid with five finished cells and one that is missing, and its report."""
+    sweep = tmp_path_factory.mktemp("sweep")
+    for (loss, lr), means in MEANS.items():
+        run = write_run(sweep, loss, lr, cases_around(means))
+        write_pictures(run, sweep / "store", CASES)
+    return make_report(sweep)
+
+
+def test_a_report_is_these_files(reported):
+    assert sorted(path.name for path in reported.iterdir()) == [
+        "figure1.png", "figure1.svg", "figure2.png", "figure3.png", "figure4.png", "index.html",
+        "statistics.csv", "table1.csv", "table1.md", "table1.tex",
+    ]  # fmt: skip
+
+
+def test_table_1_has_exactly_the_numbers(reported):
+    table = pd.read_csv(reported / "table1.csv").set_index(["loss", "lr", "row"]).sort_index()
+    for (loss, lr), means in MEANS.items():
+        ours = table.loc[loss, lr]
+        organs = means[1:]
+        averages = {"AVG": np.mean(means), "MAX": max(means), "MIN": min(means), "AVG organs": np.mean(organs)}
+        expected = (
+            dict(zip(NAMES, means, strict=True)) | averages | {"MAX organs": max(organs), "MIN organs": min(organs)}
+        )
+        assert ours["dice"].to_dict() == pytest.approx(expected)
+        assert ours.loc["liver", "cases"] == 4
+        printed = dict(zip(ROWS, TABLE1[loss, lr], strict=True))
+        assert ours["printed"].dropna().to_dict() == printed
+        assert ours.loc["liver", "difference"] == pytest.approx(means[3] - printed["liver"])
+        dice = np.array([means[3] + d for d in (-1.5, -0.5, 0.5, 1.5)]) / 100
+        assert ours.loc["liver", "jaccard"] == pytest.approx(100 * np.mean(dice / (2 - dice)))
+    assert table.loc["square", 0.01]["dice"].isna().all()
+    # The mean of four draws from −1.5 … 1.5: below −1 has probability (1 + 4) / 256 < 0.025, up to −1 it is 15 / 256.
+    assert table.loc["uniform", 0.001].loc["liver", ["low", "high"]].tolist() == pytest.approx([89.0, 91.0])
+
+
+def test_table_1_in_markdown_is_the_papers_with_ours_and_the_best_in_bold(reported):
+    text = (reported / "table1.md").read_text()
+    lines = {line.split("|")[1].strip(): line for line in reversed(text.splitlines()) if line.startswith("| ")}
+    assert lines[""].count("|") == 8
+    rows = re.findall(r"^\| (\w+(?: organs)?) \|", text.split("##")[0], re.MULTILINE)
+    assert rows == [*ROWS, "AVG organs", "MAX organs", "MIN organs"]
+    cells = [cell.strip() for cell in lines["stomach"].split("|")[2:-1]]
+    assert cells[0] == "80.0 (96.3, -16.3)"
+    assert cells[3] == "**82.0** (93.9, -11.9)"
+    assert cells[5] == "– (82.4)"
+    assert "AVG 88.9, but its rows average 90.0" in text
+    assert "square, 0.01: missing" in text
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="needs pdflatex")
+def test_table_1_in_latex_compiles(reported, tmp_path):
+    text = (reported / "table1.tex").read_text()
+    assert r"\toprule" in text
+    assert r"\textbf{82.0}" in text
+    document = rf"\documentclass{{article}}\usepackage{{booktabs}}\begin{{document}}{text}\end{{document}}"
+    (tmp_path / "t.tex").write_text(document)
+    asked = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 100}
+    result = subprocess.run(["pdflatex", "-halt-on-error", "t.tex"], **asked)
+    assert result.returncode == 0, result.stdout[-2000:]
+
+
+def test_the_paired_tests_are_in_the_csv(reported):
+    pairs = pd.read_csv(reported / "statistics.csv")
+    assert len(pairs) == 10 * (len(NAMES) + 1)
+    liver = pairs[(pairs["row"] == "liver") & (pairs["cell_b"] == "square, 0.001")].iloc[0]
+    assert liver["cell_a"] == "uniform, 0.001"
+    assert liver["p"] == pytest.approx(0.125)  # four cases, all in one direction: 2 / 2⁴
+    assert liver["p_holm"] == 1
+    assert liver["difference"] == pytest.approx(0.8)
+
+
+def test_figures_show_something(reported):
+    for number in (1, 2, 3, 4):
+        picture = imread(reported / f"figure{number}.png")[..., :3]
+        assert picture.shape[0] > 800
+        assert len(np.unique((picture.reshape(-1, 3) * 255).astype(int), axis=0)) > 200
+    assert (reported / "figure1.svg").read_text().count("missing") == 1
+
+
+def test_a_grid_with_a_failed_a_running_and_a_missing_cell_says_so(tmp_path, capsys):
+    write_run(tmp_path, "uniform", 0.001, cases_around(MEANS["uniform", 0.001]))
+    write_run(tmp_path, "simple", 0.001, None)
+    failed = write_run(tmp_path, "square", 0.001, None)
+    failed.failed.write_text('{"error": "InputError", "reason": "loss=nan at step 20: the training diverged"}')
+    folder = make_report(tmp_path, f"output={tmp_path}/elsewhere")
+    said = capsys.readouterr().out
+    assert "uniform, 0.001: seed 0: done\n" in said
+    assert "simple, 0.001: seed 0: unfinished, step 20 of 40, loss -0.02, validation Dice 0.250\n" in said
+    assert "square, 0.001: seed 0: failed (InputError: loss=nan at step 20: the training diverged), step 20 of" in said
+    assert "square, 0.01: missing\n" in said
+    assert "no pictures" in said
+    assert "uniform is best at 0.001: not known yet" in said
+    assert folder == tmp_path / "elsewhere"
+    assert "the training diverged" in (folder / "index.html").read_text()
+    assert not (folder / "figure2.png").exists()
+
+
+def test_seeds_are_averaged_case_by_case(tmp_path):
+    means = MEANS["uniform", 0.001]
+    for seed, offset in ((0, -5), (1, 1), (2, 4)):
+        write_run(tmp_path, "uniform", 0.001, cases_around([m + offset for m in means]), seed)
+    write_run(tmp_path, "uniform", 0.001, None, seed=3)
+    folder = make_report(tmp_path)
+    table = pd.read_csv(folder / "table1.csv").set_index(["loss", "lr", "row"]).sort_index()
+    assert table.loc["uniform", 0.001].loc["liver", ["dice", "cases"]].tolist() == pytest.approx([90, 4])
+    assert "Scores are means over seeds: uniform, 0.001 3." in (folder / "table1.md").read_text()
+
+
+def test_a_rerun_takes_the_place_of_the_run_before_it(tmp_path):
+    write_run(tmp_path, "uniform", 0.001, cases_around([50] * 8))
+    again = write_run(tmp_path / "x", "uniform", 0.001, cases_around([60] * 8))
+    again.folder.rename(tmp_path / f"{again.folder.name},rerun=2")
+    write_run(tmp_path / "x", "uniform", 0.001, None).folder.rename(tmp_path / f"{again.folder.name},rerun=3")
+    table = pd.read_csv(make_report(tmp_path) / "table1.csv").set_index(["loss", "lr", "row"]).sort_index()
+    assert table.loc["uniform", 0.001].loc["liver", "dice"] == pytest.approx(60)
+
+
+def test_a_folder_without_runs_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no run in it"):
+        make_report(tmp_path)
+    with pytest.raises(InputError, match="no such folder"):
+        make_report(tmp_path / "nowhere")
+
+
+def test_a_report_loads_no_torch():
+    code = "import sys, lightning_dice.report; sys.exit('torch' in sys.modules or 'pytorch_lightning' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=100)
+
+
+def test_the_papers_claims_on_its_own_table_and_on_others():
+    printed = observe(published_means())
+    assert [o.holds for o in printed] == [True, False, True, True]
+    assert printed[1].figures == "change of AVG: uniform -1.9, simple +14.7, square +34.9"  # the text says simple
+    assert [o.holds for o in observe({})] == [None] * 4
+    turned = {key: 100 - value for key, value in published_means().items()}
+    assert [o.holds for o in observe(turned)] == [False, False, False, True]
+
+
+def test_surfaces_lie_where_the_label_map_has_them():
+    grid = np.stack(np.meshgrid(*(np.arange(n) for n in (30, 32, 28)), indexing="ij"), axis=-1)
+    label = np.where(np.linalg.norm(grid - (14, 18, 12), axis=-1) < 8, NAMES.index("liver"), 0)
+    (liver,) = surfaces.surfaces_of(label, (2.0, 2.0, 3.0))
+    assert liver.name == "liver"
+    assert liver.vertices.mean(axis=0) == pytest.approx([28, 36, 36], abs=0.5)  # mm
+    assert np.ptp(liver.vertices, axis=0) == pytest.approx([31, 31, 46], abs=2.5)
+    assert liver.triangles.max() == len(liver.vertices) - 1
+    (coarse,) = surfaces.surfaces_of(label, (2.0, 2.0, 3.0), keep=0.3)
+    assert len(coarse.triangles) < 0.5 * len(liver.triangles)
+
+
+@pytest.mark.parametrize("has_gl", [True, False])
+def test_renderings_look_from_the_front(has_gl, monkeypatch):
+    if has_gl and not surfaces.has_off_screen_gl():
+        pytest.skip("no off-screen GL here")
+    monkeypatch.setattr(surfaces, "has_off_screen_gl", lambda: has_gl)
+    label = np.zeros((40, 20, 40), np.uint8)
+    label[2:10, 6:14, 4:36] = NAMES.index("spleen")  # on the patient's left
+    label[30:38, 6:14, 24:36] = NAMES.index("stomach")  # on the right, above
+    found = surfaces.surfaces_of(label, (3.0, 3.0, 3.0))
+    picture = surfaces.render(found, surfaces.bounds_of(found)).astype(int)
+    blue, yellow = (
+        np.argwhere(mask) for mask in (picture[..., 2] > picture[..., 0] + 60, picture[..., 0] > picture[..., 2] + 60)
+    )
+    width, height = picture.shape[1], picture.shape[0]
+    assert yellow[:, 1].max() < width / 2 < blue[:, 1].min()  # right is on the left
+    assert yellow[:, 0].mean() < 0.45 * height  # the head is up
+    assert np.ptp(blue[:, 0]) > 0.5 * height
