@@ -20,7 +20,7 @@ grid: .venv/installed  ## the paper's six cells at the demo's scale, and their r
 	$(RUN).train +sweep=grid experiment=demo; status=$$?; $(RUN).report sweep=runs/phantom/demo && exit $$status
 
 test: lint  ## lint, then all tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 lint: .venv/installed  ## format and lint, checked only
 	$(BIN)/ruff format --check .

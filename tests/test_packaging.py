@@ -40,7 +40,7 @@ def test_the_wheel_holds_the_package_with_its_configuration_and_nothing_else(ins
     assert {path.name for path in installed.iterdir()} == {"lightning_dice", "lightning_dice-0.1.0.dist-info"}
     for source, place in (("lightning_dice", "lightning_dice"), ("conf", "lightning_dice/conf")):
         for path in (ROOT / source).rglob("*"):
-            if path.suffix in (".py", ".yaml"):
+            if path.suffix in (".py", ".yaml", ".html"):
                 assert (installed / place / path.relative_to(ROOT / source)).read_bytes() == path.read_bytes()
     assert (installed / "lightning_dice-0.1.0.dist-info" / "licenses" / "LICENSE").is_file()
 

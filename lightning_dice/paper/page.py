@@ -3,6 +3,7 @@
 import base64
 import gzip
 import html
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -100,30 +101,26 @@ def _figures(cells: Sequence[Cell], pairs: pd.DataFrame) -> dict[str, go.Figure]
 
 
 def _curves(cells: Sequence[Cell]) -> go.Figure:
-    titles = [cell.name for cell in cells]
-    rows = ("loss", *STAGES)
     shown = {"shared_xaxes": True, "vertical_spacing": 0.05, "horizontal_spacing": 0.03}
-    figure = make_subplots(len(rows), len(cells), column_titles=titles, **shown)
+    figure = make_subplots(1 + len(STAGES), len(cells), column_titles=[cell.name for cell in cells], **shown)
+    begun = next(column for column, cell in enumerate(cells, start=1) if cell.runs)  # the legend is of its lines
     for column, cell in enumerate(cells, start=1):
-        for run in cell.runs[:1]:
-            for stage, dash in zip(STAGES, ("solid", "dot"), strict=True):
-                points = run.metrics[["step", f"{stage}/loss"]].dropna()
-                line = {"color": "black", "dash": dash}
-                figure.add_scatter(x=points["step"], y=points[f"{stage}/loss"], name=f"loss, {stage}", line=line,
-                                   legendgroup=f"loss {stage}", showlegend=column == 1, row=1, col=column)  # fmt: skip
-                for label in LABELS:
-                    points = run.metrics[["step", f"{stage}/dice/{label.name}"]].dropna()
-                    figure.add_scatter(
-                        x=points["step"], y=points[f"{stage}/dice/{label.name}"], name=label.name,
-                        line={"color": f"rgb{label.colour}"}, legendgroup=label.name,
-                        showlegend=column == 1 and stage == "train", row=2 + list(STAGES).index(stage), col=column,
-                    )  # fmt: skip
+        for (row, stage), run in itertools.product(enumerate(STAGES, start=2), cell.runs[:1]):
+            lines = {"loss": (1, "black")} | {f"dice/{label.name}": (row, f"rgb{label.colour}") for label in LABELS}
+            for key, (place, colour) in lines.items():
+                points = run.metrics[["step", f"{stage}/{key}"]].dropna()
+                name = f"loss, {stage}" if key == "loss" else key.removeprefix("dice/")
+                is_told = column == begun and (key == "loss" or stage == "train")
+                figure.add_scatter(
+                    x=points["step"], y=points[f"{stage}/{key}"], name=name, legendgroup=name, showlegend=is_told,
+                    line={"color": colour, "dash": "dot" if name == "loss, val" else "solid"}, row=place, col=column,
+                )  # fmt: skip
     for row, stage in enumerate(STAGES, start=2):
         figure.update_yaxes(range=[0, 1.01], row=row)
         figure.update_yaxes(title_text=f"Dice, {stage}", row=row, col=1)
     figure.update_yaxes(title_text="loss", row=1, col=1)
     figure.update_layout(hovermode="x")
-    return _styled(figure, 720).update_traces(mode="lines").update_xaxes(title_text="iteration", row=len(rows))
+    return _styled(figure, 720).update_traces(mode="lines").update_xaxes(title_text="iteration", row=1 + len(STAGES))
 
 
 def _distributions(cells: Sequence[Cell]) -> go.Figure:
