@@ -63,16 +63,16 @@ def _pictures(cells: Sequence[Cell]) -> tuple[dict[str, dict[str, Pictured]], li
     """By case and cell, those that figures and page show: a typical case and each cell's worst; and what is missing."""
     wanted = [typical_case(cells), *(case for cases in worst_cases(cells).values() for case in cases)]
     pictures: dict[str, dict[str, Pictured]] = {}
-    missing = []
+    missing: dict[str, str] = {}  # a line per cell
     for case in dict.fromkeys(case for case in wanted if case):
         for cell in cells:
             if cell.finished and case in set(cell.scores["case"]):
                 found = picture(cell, case)
                 if isinstance(found, str):
-                    missing.append(found)
+                    missing.setdefault(cell.name, f"{cell.name}: no pictures of {case} and maybe others ({found})")
                 else:
                     pictures.setdefault(case, {})[cell.name] = found
-    return pictures, missing
+    return pictures, list(missing.values())
 
 
 def _remarks(cells: Sequence[Cell]) -> list[str]:

@@ -25,7 +25,7 @@ from lightning_dice.runs import (
     outcome,
     read_json,
     write_json,
-)  # fmt: skip
+)
 
 
 def train(config: DictConfig) -> Run:

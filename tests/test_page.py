@@ -1,9 +1,12 @@
 """The report's page, opened in a headless Chromium."""
 
 import shutil
+from io import BytesIO
 
 import numpy as np
 import pytest
+from PIL import Image
+from playwright.sync_api import sync_playwright
 
 from tests.grids import write_pictures, write_run
 from tests.test_report import CASES, MEANS, cases_around, make_report
@@ -22,8 +25,6 @@ ARGUMENTS = [
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     """The page of a small grid; the messages of its console are in `page.said`."""
-    from playwright.sync_api import sync_playwright
-
     sweep = tmp_path_factory.mktemp("sweep")
     for (loss, lr), means in MEANS.items():
         run = write_run(sweep, loss, lr, cases_around([m - lr * 100 for m in means]))
@@ -45,10 +46,6 @@ def page(tmp_path_factory):
 
 def colours(page, selector: str) -> set[tuple[int, ...]]:
     """Of the pixels on the screen."""
-    from io import BytesIO
-
-    from PIL import Image
-
     shot = np.asarray(Image.open(BytesIO(page.locator(selector).screenshot())).convert("RGB"))
     return set(map(tuple, shot.reshape(-1, 3).tolist()))
 
@@ -72,39 +69,43 @@ def test_the_table_sorts_both_ways(page):
     assert values == sorted(values)
 
 
+def slice_shown(page, choice: str) -> bytes:
+    """The slice with truth, prediction or CT alone, once it is drawn."""
+    page.locator(f"input[value={choice}]").check()
+    which = page.locator("#cell").input_value() if choice == "prediction" else choice
+    shown = f"{which} {page.locator('#z').input_value()}"
+    page.wait_for_function("text => document.getElementById('slice').dataset.shown === text", arg=shown)
+    return page.locator("#slice").screenshot()
+
+
 def test_the_slider_moves_through_the_slices_by_keyboard(page):
-    before = page.locator("#slice").screenshot()
-    place = page.locator("#place").inner_text()
+    before, place = slice_shown(page, "prediction"), page.locator("#place").inner_text()
     page.locator("#z").focus()
     for _ in range(6):
         page.keyboard.press("ArrowRight")
-    page.wait_for_function("text => document.getElementById('place').textContent !== text", arg=place)
-    assert page.locator("#slice").screenshot() != before
+    assert slice_shown(page, "prediction") != before
     assert page.locator("#place").inner_text() == f"{int(place.split()[0]) + 6} of 28"
 
 
 def test_truth_prediction_and_ct_are_switched(page):
-    pictures = {}
-    for choice in ("truth", "prediction", "none"):
-        page.locator(f"input[value={choice}]").check()
-        page.wait_for_timeout(300)
-        pictures[choice] = page.locator("#slice").screenshot()
-    assert len(set(pictures.values())) == 3
-    page.locator("input[value=prediction]").check()
+    assert len({slice_shown(page, choice) for choice in ("truth", "none", "prediction")}) == 3
 
 
 def test_the_3d_view_draws_the_organs(page):
     page.locator("input[value=truth]").check()
-    page.wait_for_timeout(1500)
-    assert len(colours(page, "#solid")) > 50
-    assert page.locator("#solid .legendtext").count() == 7
+    page.wait_for_function("document.querySelectorAll('#solid .legendtext').length === 7")
+    for _ in range(40):  # until WebGL, here in software, has drawn
+        if len(colours(page, "#solid")) > 50:
+            return
+        page.wait_for_timeout(500)
+    pytest.fail("the 3D view is blank")
 
 
 def test_the_curves_tell_values_under_the_mouse(page):
     page.locator("#curves").scroll_into_view_if_needed()
     box = page.locator("#curves .nsewdrag").first.bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=5)
-    page.wait_for_selector("#curves .hoverlayer text", timeout=5000)
+    page.wait_for_selector("#curves .hoverlayer text")
 
 
 def test_a_worst_case_is_shown_on_a_click(page):

@@ -141,6 +141,14 @@ def test_a_grid_with_a_failed_a_running_and_a_missing_cell_says_so(tmp_path, cap
     assert not (folder / "figure2.png").exists()
 
 
+def test_a_grid_that_has_just_begun_has_a_report_too(tmp_path):
+    write_run(tmp_path, "simple", 0.001, None)
+    folder = make_report(tmp_path)
+    assert pd.read_csv(folder / "table1.csv")["dice"].isna().all()
+    assert pd.read_csv(folder / "statistics.csv").empty
+    assert "| liver | – (96.5) | – (73.4) |" in (folder / "table1.md").read_text()
+
+
 def test_seeds_are_averaged_case_by_case(tmp_path):
     means = MEANS["uniform", 0.001]
     for seed, offset in ((0, -5), (1, 1), (2, 4)):

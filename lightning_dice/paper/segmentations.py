@@ -29,21 +29,18 @@ def organ_means(cells: Sequence[Cell]) -> pd.DataFrame:
 
 
 def picture(cell: Cell, case: str) -> Pictured | str:
-    """A test case with a cell's prediction, the first seed's; or what file is missing."""
-    run = cell.finished[0]
-    files = read_json(run.run.cases).get(case, {})
-    prediction = run.run.prediction(case)
-    for file in (*files.values(), prediction):
-        try:
-            nib.load(file) if file == prediction else np.load(file, mmap_mode="r")
-        except (OSError, ValueError):
-            return f"{file}: not there or not readable, so {case} of {cell.name} has no pictures"
-    if not files:
-        return f"{run.run.cases}: does not name {case}, so {case} of {cell.name} has no pictures"
-    image = nib.load(prediction)
-    window = run.config["data"]["preparation"]["window_hu"]
-    label = np.asarray(image.dataobj)
-    return read_pictured(case, files["image"], files["label"], label, image.header.get_zooms(), window)
+    """A test case with a cell's prediction, the first seed's; or why there is none, such as a file that is missing."""
+    first = cell.finished[0]
+    try:
+        files = read_json(first.run.cases)[case]
+        image = nib.load(first.run.prediction(case))
+        label, spacing_mm = np.asarray(image.dataobj), image.header.get_zooms()
+        window = first.config["data"]["preparation"]["window_hu"]
+        return read_pictured(case, files["image"], files["label"], label, spacing_mm, window)
+    except KeyError:
+        return f"{first.run.cases}: not there, or without {case}"
+    except (OSError, EOFError, ValueError, nib.filebasedimages.ImageFileError) as error:
+        return str(error)
 
 
 def weighting_figure(loss: str, pictures: dict[str, Pictured]) -> Figure:
@@ -56,7 +53,7 @@ def weighting_figure(loss: str, pictures: dict[str, Pictured]) -> Figure:
     first = next(iter(pictures.values()))
     columns = {"truth": first.truth, **{name: row.prediction for name, row in pictures.items()}}
     surfaces = {name: surfaces_of(label, first.spacing_mm) for name, label in columns.items()}
-    bounds_mm = bounds_of(surfaces["truth"])
+    bounds_mm = bounds_of(surfaces["truth"] or surfaces_of(np.ones_like(first.truth), first.spacing_mm))
     figure = Figure(figsize=(4.2 * len(columns), 7.4), layout="constrained")
     figure.suptitle(f"{loss} weights, {first.case}")
     axes = figure.subplots(2, len(columns))
