@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "lightning_dice"
 ORDER = [
     "errors", "files",
-    "data.labels", "data.cases", "data.layouts.nnunet", "data.layouts.totalsegmentator",
+    "data.labels", "data.cases", "data.layouts.nnunet", "data.layouts.paired", "data.layouts.totalsegmentator",
     "data.phantom.body", "data.phantom.anatomy", "data.phantom.dataset",
     "data.volumes", "data.store", "data.patches", "data.datamodule",
     "network", "loss", "metrics", "inference", "module", "runs",
