@@ -104,8 +104,12 @@ def test_the_3d_view_draws_the_organs(page):
 def test_the_curves_tell_values_under_the_mouse(page):
     page.locator("#curves").scroll_into_view_if_needed()
     box = page.locator("#curves .nsewdrag").first.bounding_box()
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=5)
-    page.wait_for_selector("#curves .hoverlayer text")
+    for place in range(40):  # plotly looks at the mouse now and then
+        page.mouse.move(box["x"] + (0.3 + 0.01 * place) * box["width"], box["y"] + box["height"] / 2)
+        page.wait_for_timeout(250)
+        if page.locator("#curves .hoverlayer text").count():
+            return
+    pytest.fail("no value is told under the mouse")
 
 
 def test_a_worst_case_is_shown_on_a_click(page):

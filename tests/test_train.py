@@ -48,7 +48,7 @@ def finished(nnunet_root, tmp_path_factory):
 def test_a_run_leaves_what_the_design_says(finished):
     files = {str(path.relative_to(finished.folder)) for path in finished.folder.rglob("*") if path.is_file()}
     assert {path for path in files if not path.startswith("tensorboard/")} == {
-        "config.yaml", "environment.json", "metrics.csv", "scores.csv", "summary.json", "DONE",
+        "config.yaml", "environment.json", "metrics.csv", "scores.csv", "summary.json", "cases.json", "DONE",
         "checkpoints/last.ckpt", "checkpoints/best.ckpt", "curves.png", "slices.png",
         "predictions/case_1.nii.gz", "predictions/case_4.nii.gz",
     }  # fmt: skip

@@ -15,7 +15,8 @@ from skimage.measure import marching_cubes
 
 from lightning_dice.data.labels import BACKGROUND, LABELS
 
-SMOOTH_VOXELS = 0.7  # of the mask before its surface is found
+SMOOTH_VOXELS = 0.5  # of the mask before its surface is found
+LEVEL = 0.35  # of the smoothed mask; below a half, so that a vessel two voxels wide does not break
 OPACITY = {"liver": 0.4}  # to show what lies behind it
 PIXELS = (620, 560)  # of a rendering, width and height
 PROBE = "import pyvista as p; q = p.Plotter(off_screen=True); q.add_mesh(p.Sphere()); q.screenshot(return_img=True)"
@@ -41,10 +42,9 @@ def surfaces_of(label: np.ndarray, spacing_mm: tuple[float, float, float], keep:
     for organ in LABELS:
         mask = np.pad(label == organ.index, 2).astype(np.float32)
         smooth = gaussian_filter(mask, SMOOTH_VOXELS)
-        level = min(0.5, 0.6 * float(smooth.max()))  # a vessel of one voxel's width stays
         if organ.index == BACKGROUND or not mask.any():
             continue
-        vertices, triangles, _, _ = marching_cubes(smooth, level, spacing=tuple(spacing_mm))
+        vertices, triangles, _, _ = marching_cubes(smooth, LEVEL, spacing=tuple(spacing_mm))
         mesh = pv.PolyData.from_regular_faces(vertices.astype(np.float32), triangles).smooth_taubin(n_iter=20)
         if keep < 1 and mesh.n_cells > 400:
             mesh = mesh.decimate_pro(1 - keep, preserve_topology=True)
@@ -79,22 +79,23 @@ def render(surfaces: Sequence[Surface], bounds_mm: np.ndarray) -> np.ndarray:
 
 
 def _render_pyvista(surfaces: Sequence[Surface], bounds_mm: np.ndarray) -> np.ndarray:
-    plotter = pv.Plotter(off_screen=True, window_size=PIXELS, lighting="light kit")
-    plotter.set_background("white")
-    plotter.enable_anti_aliasing("ssaa")
-    for surface in surfaces:
-        mesh = pv.PolyData.from_regular_faces(surface.vertices, surface.triangles)
-        look = {"smooth_shading": True, "specular": 0.3, "opacity": OPACITY.get(surface.name, 1.0)}
-        plotter.add_mesh(mesh, color=_fractions(surface.colour), **look)
-    centre, size = bounds_mm.mean(axis=0), np.ptp(bounds_mm, axis=0)
-    plotter.camera.focal_point = centre
-    plotter.camera.position = centre + 4 * size.max() * np.array([-0.25, 1.0, 0.15])
-    plotter.camera.up = (0, 0, 1)
-    plotter.camera.parallel_projection = True
-    plotter.camera.parallel_scale = 0.55 * max(size[2], size[0] * PIXELS[1] / PIXELS[0])  # half the height, in mm
-    picture = plotter.screenshot(return_img=True)
-    plotter.close()
-    return np.asarray(picture)[..., :3]
+    with pv.vtk_verbosity("off"):  # it warns that there is no screen
+        plotter = pv.Plotter(off_screen=True, window_size=PIXELS, lighting="light kit")
+        plotter.set_background("white")
+        plotter.enable_anti_aliasing("ssaa")
+        for surface in surfaces:
+            mesh = pv.PolyData.from_regular_faces(surface.vertices, surface.triangles)
+            look = {"smooth_shading": True, "specular": 0.3, "opacity": OPACITY.get(surface.name, 1.0)}
+            plotter.add_mesh(mesh, color=_fractions(surface.colour), **look)
+        centre, size = bounds_mm.mean(axis=0), np.ptp(bounds_mm, axis=0)
+        plotter.camera.focal_point = centre
+        plotter.camera.position = centre + 4 * size.max() * np.array([-0.25, 1.0, 0.15])
+        plotter.camera.up = (0, 0, 1)
+        plotter.camera.parallel_projection = True
+        plotter.camera.parallel_scale = 0.55 * max(size[2], size[0] * PIXELS[1] / PIXELS[0])  # half the height, in mm
+        picture = plotter.screenshot(return_img=True)
+        plotter.close()
+        return np.asarray(picture)[..., :3]
 
 
 def _render_matplotlib(surfaces: Sequence[Surface], bounds_mm: np.ndarray) -> np.ndarray:
