@@ -119,7 +119,7 @@ def _curves(cells: Sequence[Cell]) -> go.Figure:
         figure.update_yaxes(range=[0, 1.01], row=row)
         figure.update_yaxes(title_text=f"Dice, {stage}", row=row, col=1)
     figure.update_yaxes(title_text="loss", row=1, col=1)
-    figure.update_layout(hovermode="x")
+    figure.update_layout(hovermode="x").update_annotations(font_size=12)  # six titles side by side
     return _styled(figure, 720).update_traces(mode="lines").update_xaxes(title_text="iteration", row=1 + len(STAGES))
 
 
