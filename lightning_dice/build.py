@@ -22,7 +22,6 @@ from torch import nn
 
 from lightning_dice.callbacks import CurvesLogger, OverlayPictures, ProgressBar, StepTimes, TestResults
 from lightning_dice.data.datamodule import CTDataModule
-from lightning_dice.data.labels import NAMES
 from lightning_dice.errors import InputError
 from lightning_dice.loss import DiceLoss
 from lightning_dice.module import Recipe, SegmentationModule
@@ -50,7 +49,7 @@ def build_datamodule(config: DictConfig) -> CTDataModule:
 
 def build_module(config: DictConfig, data: CTDataModule) -> SegmentationModule:
     """Network, loss and optimiser around the training data, which must be set up: the loss gets its class counts."""
-    network = _build(config.network, "network").to(memory_format=torch.channels_last_3d)
+    network = _build(config.network, "network", num_classes=len(data.classes)).to(memory_format=torch.channels_last_3d)
     divisor = getattr(network, "divisor", 1)
     if any(size % divisor for size in data.patch_size):
         raise InputError(
@@ -59,8 +58,8 @@ def build_module(config: DictConfig, data: CTDataModule) -> SegmentationModule:
     loss = _build_loss(config.loss)
     if hasattr(loss, "set_class_voxels"):
         loss.set_class_voxels(data.class_voxels)
-    recipe = Recipe(NAMES, data.preparation, data.spacing_mm, data.patch_size)
-    return SegmentationModule(network, recipe, loss, _build(config.optim, "optim"), config.overlap)
+    recipe = Recipe(data.classes, data.preparation, data.spacing_mm, data.patch_size)
+    return SegmentationModule(network, recipe, loss, _build(config.optim, "optim"), config.overlap, data.taught)
 
 
 def _build_loss(config: DictConfig) -> nn.Module:

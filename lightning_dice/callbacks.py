@@ -17,7 +17,7 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.profilers import Profiler
 
 from lightning_dice.data.datamodule import CTDataModule
-from lightning_dice.data.labels import NAMES, NUM_CLASSES
+from lightning_dice.data.labels import BACKGROUND, NAMES, NUM_CLASSES
 from lightning_dice.data.patches import Batch
 from lightning_dice.data.store import PreparedCase
 from lightning_dice.files import replacing
@@ -185,7 +185,10 @@ class TestResults(pl.Callback):
         *args: Any,
     ) -> None:
         case = self.cases[batch.ids[0]]
-        prediction, truth = outputs.cpu().numpy(), batch.label[0].numpy()
+        known = [NAMES.index(name) for name in module.taught]
+        truth = batch.label[0].numpy()
+        truth = np.where(np.isin(truth, known), truth, BACKGROUND).astype(np.uint8)
+        prediction = outputs.cpu().numpy()
         with replacing(self.run.prediction(case.id)) as path:
             nib.save(nib.Nifti1Image(prediction, np.array(case.affine)), path)
         for score in score_case(prediction, truth, case.spacing_mm, NUM_CLASSES):

@@ -31,8 +31,6 @@ def evaluate(config: DictConfig) -> Run:
         raise InputError(f"checkpoint={config.checkpoint}: no such choice; expected one of {', '.join(checkpoints)}")
     network, recipe = load_network(checkpoints[config.checkpoint])
     overlap = trained_config.overlap if config.overlap is None else config.overlap
-    module = SegmentationModule(network, recipe, overlap=overlap)
-
     if config.get("data") is None:
         data = build_datamodule(trained_config)
         data.setup()
@@ -49,6 +47,8 @@ def evaluate(config: DictConfig) -> Run:
         data = build_datamodule(config)
         data.setup()
 
+    scored = [name for name in recipe.classes if name in data.annotated]
+    module = SegmentationModule(network, recipe, overlap=overlap, taught=scored)
     run = Run(trained.folder / "evaluate" / f"{data.name},{config.checkpoint}")
     trainer = build_trainer(config, callbacks=[TestResults(run, data)], logger=False)
     trainer.test(module, datamodule=data, verbose=False)

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import pickle
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from lightning_dice.data.labels import BACKGROUND, NAMES
 from lightning_dice.data.patches import Batch
 from lightning_dice.data.volumes import Preparation
 from lightning_dice.errors import InputError
@@ -43,6 +44,10 @@ class Recipe:
 class SegmentationModule(pl.LightningModule):
     """Trains `network` with `loss`, and segments whole volumes for validation and test.
 
+    Not annotated is not background. Where the network knows a class that the data do not annotate, its probability
+    counts as background's (the marginal loss of Shi et al. 2021, Medical Image Analysis 70:101979), so that it is
+    neither taught nor forbidden; where the data annotate a class that the network does not know, it is background.
+
     Every `log_every_n_steps` steps of the trainer, and after the last one, its loggers get `train/loss`, the mean since
     the last time, and `train/dice/CLASS`, the Dice of the argmax over all voxels of these steps' patches. Validations
     give `val/loss` and `val/dice/CLASS`, means over whole volumes with undefined ones left out; `val/dice` is the mean
@@ -54,6 +59,7 @@ class SegmentationModule(pl.LightningModule):
         loss: called as `loss(logits, target)` with an integer target (B, X, Y, Z); only training needs it.
         optimizer: makes the optimiser from the parameters; only training needs it.
         overlap: of the sliding window.
+        taught: those of the recipe's classes that the data annotate, in its order; all by default.
     """
 
     def __init__(
@@ -63,6 +69,7 @@ class SegmentationModule(pl.LightningModule):
         loss: nn.Module | None = None,
         optimizer: OptimizerFactory | None = None,
         overlap: float = 0.0,
+        taught: Sequence[str] | None = None,
     ):
         super().__init__()
         self.network = network
@@ -70,6 +77,11 @@ class SegmentationModule(pl.LightningModule):
         self.loss = loss
         self.optimizer = optimizer
         self.overlap = overlap
+        self.taught = recipe.classes if taught is None else tuple(taught)
+        ours = [NAMES.index(name) for name in self.taught]
+        places = [self.taught.index(name) if name in self.taught else BACKGROUND for name in NAMES]
+        self.register_buffer("_ours", torch.tensor(ours, dtype=torch.uint8), persistent=False)  # place → our index
+        self.register_buffer("_places", torch.tensor(places, dtype=torch.uint8), persistent=False)  # and back
         self._losses: list[Tensor] = []  # of the steps since the curves' last point, on the device
         self._counts: list[Tensor] = []
 
@@ -80,11 +92,11 @@ class SegmentationModule(pl.LightningModule):
         return self.network(image)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        logits = self(batch.image)
-        loss = self.loss(logits, batch.label)
+        logits, target = self._visible(self(batch.image)), self._places[batch.label.long()]
+        loss = self.loss(logits, target)
         self.log("loss", loss, prog_bar=True, logger=False)
         self._losses.append(loss.detach())
-        self._counts.append(dice_counts(logits.detach().argmax(dim=1), batch.label, len(self.recipe.classes)))
+        self._counts.append(dice_counts(logits.detach().argmax(dim=1), target, len(self.taught)))
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
@@ -96,11 +108,11 @@ class SegmentationModule(pl.LightningModule):
         self._validation: list[tuple[Tensor, Tensor]] = []
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        logits, labels = self._segment(batch)
-        truth = batch.label.to(self.device)
-        counts = dice_counts(labels[None], truth, len(self.recipe.classes))
-        self._validation.append((self.loss(logits[None], truth), dice_from_counts(counts)))
-        return labels
+        logits = self._segment(batch)
+        target = self._places[batch.label.to(self.device).long()]
+        counts = dice_counts(logits.argmax(dim=1), target, len(self.taught))
+        self._validation.append((self.loss(logits, target), dice_from_counts(counts)))
+        return self.label_map(logits)
 
     def on_validation_epoch_end(self) -> None:
         losses, dice = (torch.stack(values) for values in zip(*self._validation, strict=True))
@@ -109,12 +121,25 @@ class SegmentationModule(pl.LightningModule):
         self.log("val/dice", mean[1:].nanmean(), prog_bar=True, logger=False)
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        return self._segment(batch)[1]
+        return self.label_map(self._segment(batch))
 
-    def _segment(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Logits (L, X, Y, Z) and label map (X, Y, Z) of the one volume in the batch, on the device."""
-        logits = sliding_window(self, batch.image[0], self.recipe.patch_size, self.overlap).to(self.device)
-        return logits, logits.argmax(dim=0).to(torch.uint8)
+    def label_map(self, logits: Tensor) -> Tensor:
+        """Our class indices, uint8 (X, Y, Z), of the taught classes' logits (1, K, X, Y, Z)."""
+        return self._ours[logits[0].argmax(dim=0)]
+
+    def _segment(self, batch: Batch) -> Tensor:
+        """The taught classes' logits (1, K, X, Y, Z) of the one volume in the batch, on the device."""
+        logits = sliding_window(self, batch.image[0], self.recipe.patch_size, self.overlap)
+        return self._visible(logits[None].to(self.device))
+
+    def _visible(self, logits: Tensor) -> Tensor:
+        """All classes' logits (B, L, ...) → the taught ones' (B, K, ...); the others' probability is background's."""
+        if self.taught == self.recipe.classes:
+            return logits
+        places = [self.recipe.classes.index(name) for name in self.taught[1:]]
+        rest = [place for place in range(len(self.recipe.classes)) if place not in places]
+        background = logits[:, rest].float().logsumexp(dim=1, keepdim=True)
+        return torch.cat([background, logits[:, places].float()], dim=1)
 
     def _log_point(self, stage: str, losses: Tensor, dice: Tensor) -> None:
         loss = losses.mean().item()
@@ -124,7 +149,7 @@ class SegmentationModule(pl.LightningModule):
                 "try a lower optim.lr, or trainer.precision=32-true"
             )
         values = {f"{stage}/loss": loss}
-        values |= {f"{stage}/dice/{name}": d for name, d in zip(self.recipe.classes, dice.tolist(), strict=True)}
+        values |= {f"{stage}/dice/{name}": d for name, d in zip(self.taught, dice.tolist(), strict=True)}
         for logger in self.loggers:
             logger.log_metrics(values, step=self.global_step)
 

@@ -17,7 +17,7 @@ def prepare(config: DictConfig) -> CTDataModule:
     data = build_datamodule(config)
     data.setup()
     print(f"{len(data.cases)} cases of {data.root}, prepared in {data.store / data.name}")
-    print(classes_table(data.class_voxels))
+    print(classes_table(data.taught, data.class_voxels))
     return data
 
 

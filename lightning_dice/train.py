@@ -11,6 +11,7 @@ from lightning_dice.build import build_datamodule, build_module, build_training,
 from lightning_dice.callbacks import StepTimes
 from lightning_dice.cli import command
 from lightning_dice.data.datamodule import CTDataModule
+from lightning_dice.data.labels import NAMES
 from lightning_dice.files import replacing
 from lightning_dice.module import read_checkpoint
 from lightning_dice.paper.figure1 import learning_curves
@@ -55,11 +56,17 @@ def _train(config: DictConfig, settings: dict[str, Any], run: Run, data: CTDataM
     step = read_checkpoint(run.last)["global_step"] if run.last.is_file() else 0
     trainer = build_training(config, run, data, times, step)
     weights = getattr(module.loss, "weights", None)
-    classes = {"voxels": data.class_voxels, "weights": None if weights is None else weights.tolist()}
+    classes = {
+        "names": data.taught,
+        "voxels": data.class_voxels,
+        "weights": None if weights is None else weights.tolist(),
+    }
     session = {"from_step": step, "device": device_name(trainer), "precision": trainer.precision}
     begin_run(run, settings, data.fingerprint, classes, session)  # whatever can be refused has been
     cut_metrics(run, step)
     print(classes_table(**classes))
+    if untaught := [name for name in NAMES if name not in data.taught]:
+        print(f"{len(data.classes)} classes; {', '.join(untaught)}: not taught, not scored (data.labels={data.labels})")
     print(f"{run.folder}: step {step} of {trainer.max_steps}, {trainer.precision} on {session['device']}")
     try:
         _fit_and_test(trainer, module, data, run, step)

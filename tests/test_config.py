@@ -12,6 +12,8 @@ from hydra import compose, initialize_config_dir
 from lightning_dice.build import best_precision, build_datamodule, build_module, build_trainer, plain
 from lightning_dice.cli import config_folder
 from lightning_dice.data.cases import Split
+from lightning_dice.data.datamodule import CTDataModule
+from lightning_dice.data.labels import NAMES
 from lightning_dice.data.store import PreparedCase
 from lightning_dice.errors import InputError
 
@@ -34,24 +36,35 @@ def test_a_checkout_finds_its_configuration():
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("data", names("data"))
+def with_one_case(config) -> CTDataModule:
+    """The data module of a configuration, as if it had found a case with 9 voxels of each class."""
+    data = build_datamodule(config)
+    data.annotated = data.classes = NAMES
+    data.cases = {"a": PreparedCase("a", "", "", (4, 4, 4), tuple(map(tuple, torch.eye(4).tolist())), (9,) * 8, "")}
+    data.split = Split(("a",), (), ())
+    return data
+
+
 @pytest.mark.parametrize("loss", names("loss"))
 @pytest.mark.parametrize("experiment", names("experiment"))
-def test_every_choice_composes_and_instantiates(data, loss, experiment, tmp_path):
-    config = composed("train", f"data={data}", f"loss={loss}", f"experiment={experiment}", f"data.root={tmp_path}")
+def test_every_choice_composes_and_instantiates(loss, experiment):
+    config = composed("train", f"loss={loss}", f"experiment={experiment}")
     module_config = composed("train", f"loss={loss}", "network.base_channels=2", "network.levels=2")
     assert plain(config)["name"] == experiment
-    datamodule = build_datamodule(config)
-    datamodule.cases = {
-        "a": PreparedCase("a", "", "", (4, 4, 4), tuple(map(tuple, torch.eye(4).tolist())), (9,) * 8, "")
-    }
-    datamodule.split = Split(("a",), (), ())
-    module = build_module(module_config, datamodule)
+    module = build_module(module_config, with_one_case(config))
     assert module.loss.weighting == loss
     assert (module.loss.weights == {"uniform": 1.0, "simple": 72 / 73, "square": 72 / 649}[loss]).all()
     assert isinstance(module.configure_optimizers(), torch.optim.Adam)
     trainer = build_trainer(config, logger=False)
     assert trainer.max_steps == config.trainer.max_steps
+
+
+@pytest.mark.parametrize("data", names("data"))
+def test_every_data_set_composes_and_instantiates(data, tmp_path):
+    given = [f"data={data}", f"data.root={tmp_path}"]
+    if data == "files":  # the one that leaves it all to the user
+        given += ["data.name=mine", "data.layout.images=i/*", "data.layout.labels=l/*", "data.layout.ids={liver:1}"]
+    assert build_datamodule(composed("train", *given)).name == ("mine" if data == "files" else data)
 
 
 def test_the_defaults_are_the_papers_and_spelled_out():
@@ -73,11 +86,7 @@ def test_the_three_losses_differ_in_one_line():
 def test_the_learning_rate_reaches_the_optimiser_and_any_module_is_a_loss(tmp_path):
     overrides = ("optim.lr=0.5", "optim.eps=1e-4", "loss._target_=torch.nn.CrossEntropyLoss", "network.base_channels=2")
     config = composed("train", *overrides, "+loss.label_smoothing=0.25")
-    datamodule = build_datamodule(config)
-    datamodule.cases = {
-        "a": PreparedCase("a", "", "", (4, 4, 4), tuple(map(tuple, torch.eye(4).tolist())), (9,) * 8, "")
-    }
-    datamodule.split = Split(("a",), (), ())
+    datamodule = with_one_case(config)
     module = build_module(config, datamodule)
     optimizer = module.configure_optimizers()
     assert (optimizer.defaults["lr"], optimizer.defaults["eps"]) == (0.5, 1e-4)

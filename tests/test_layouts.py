@@ -1,10 +1,12 @@
 import json
+import string
 
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
 from lightning_dice.cli import config_folder
+from lightning_dice.data.cases import Split, given_split
 from lightning_dice.data.labels import NAMES
 from lightning_dice.data.layouts.nnunet import nnunet_cases
 from lightning_dice.data.layouts.paired import paired_cases
@@ -29,6 +31,23 @@ def test_nnunet_labels_are_matched_by_name_and_foreign_ones_are_background(tmp_p
     assert dict(case.labels[0].ids) == {0: 0, 1: NAMES.index("spleen"), 2: 0, 9: NAMES.index("liver")}
 
 
+def test_nnunet_knows_synonyms_and_regions(tmp_path):
+    write_nnunet(tmp_path, 1)
+    labels = {
+        "background": 0,
+        "Aorta": 1,
+        "Portal Vein and Splenic-Vein": 4,
+        "tumour": 3,
+        "LIVER": [2, 3],
+        "Gall Bladder": 5,
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
+    (case,) = nnunet_cases(tmp_path)
+    organs = {value: NAMES[index] for value, index in case.labels[0].ids if index}
+    assert organs == {1: "artery", 4: "vein", 2: "liver", 3: "liver", 5: "gallbladder"}
+    assert case.annotated == ("background", "artery", "vein", "liver", "gallbladder")
+
+
 def test_nnunet_names_all_files_without_a_partner(tmp_path):
     write_nnunet(tmp_path, 3)
     (tmp_path / "labelsTr" / "case_0.nii.gz").unlink()
@@ -47,7 +66,8 @@ def test_nnunet_names_all_files_without_a_partner(tmp_path):
         ("not json", "not nnU-Net's dataset.json"),
         ("{}", "not nnU-Net's dataset.json"),
         ('{"labels": {"background": 0, "kidney": 1}}', "none of its labels"),
-        ('{"labels": {"background": 0, "liver": [1, 2]}}', "not nnU-Net's dataset.json"),
+        ('{"labels": {"0": "background", "1": "liver"}}', "not nnU-Net's dataset.json"),
+        ('{"labels": {"background": 0, "liver": 1, "ignore": 2}}', "has an ignore label"),
         ('{"labels": {"liver": 1}, "file_ending": ".png"}', "file_ending '.png' is not supported"),
         ('{"labels": {"liver": 1}}', "no file CASE_0000.nii.gz"),
     ],
@@ -78,6 +98,30 @@ def test_totalsegmentator_reads_the_masks_of_our_classes(tmp_path):
     assert str(tmp_path / "s0001" / "segmentations" / "liver.nii.gz") in str(refusal.value)
 
 
+def write_subjects(root, parts):
+    for subject in parts:
+        write_nifti(root / subject / "ct.nii.gz", np.zeros((4, 4, 4), np.int16))
+        for mask in MASKS:
+            write_nifti(root / subject / "segmentations" / f"{mask}.nii.gz", np.zeros((4, 4, 4), np.uint8))
+    rows = [f"{subject};40;{part}" for subject, part in parts.items() if part]
+    (root / "meta.csv").write_text("\n".join(["image_id;age;split", *rows]))
+
+
+def test_totalsegmentators_own_split_is_taken_on_request(tmp_path):
+    write_subjects(tmp_path, {"s0": "train", "s1": "test", "s2": "val", "s3": "train"})
+    assert given_split(totalsegmentator_cases(tmp_path, split=True)) == Split(("s0", "s3"), ("s2",), ("s1",))
+    assert {case.part for case in totalsegmentator_cases(tmp_path)} == {None}
+
+
+def test_a_subject_that_its_split_does_not_name_is_told(tmp_path):
+    write_subjects(tmp_path, {"s0": "train", "s1": None, "s2": "both"})
+    with pytest.raises(InputError, match=r"s1 \(not in meta.csv\), s2 \(both\): expected train, val or test"):
+        given_split(totalsegmentator_cases(tmp_path, split=True))
+    (tmp_path / "meta.csv").write_text("image_id,split\ns0,train")
+    with pytest.raises(InputError, match="expected columns image_id and split"):
+        totalsegmentator_cases(tmp_path, split=True)
+
+
 def test_totalsegmentator_refuses_a_folder_without_subjects(tmp_path):
     with pytest.raises(InputError, match=r"no \*/ct.nii.gz"):
         totalsegmentator_cases(tmp_path)
@@ -106,9 +150,9 @@ def test_pairs_are_found_by_what_stands_for_the_star(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"images": "img/img1.nii"}, r"img/img1.nii: expected a pattern with one \*"),
-        ({"images": "*/img*.nii"}, r"\*/img\*.nii: expected a pattern with one \*"),
-        ({"ids": {"liver": 1}}, "ids of liver: expected a value for each of artery, vein"),
+        ({"images": "img/img1.nii"}, r"img/img1.nii: expected a pattern with a \*"),
+        ({"ids": {"kidney": 1}}, "ids of kidney: expected values of some of artery, vein"),
+        ({"ids": {}}, "ids of nothing: expected values of some of artery, vein"),
         ({}, r"img/img\*.nii: no such file"),
     ],
 )
@@ -117,30 +161,107 @@ def test_patterns_and_ids_that_cannot_work_are_refused(tmp_path, change, message
         paired_cases(tmp_path, **(PAIRED | {"ids": IDS} | change))
 
 
-@pytest.mark.parametrize(
-    ("name", "image", "label", "ids"),
-    [
-        (
-            "btcv",
-            "RawData/Training/img/img{}.nii.gz",
-            "RawData/Training/label/label{}.nii.gz",
-            (0, 8, 10, 6, 1, 7, 4, 11),
-        ),
-        ("abdomenatlas", "BDMAP_{}/ct.nii.gz", "BDMAP_{}/combined_labels.nii.gz", (0, 1, 23, 5, 8, 9, 2, 6)),
-    ],
-)
-def test_public_data_sets_are_prepared_with_the_known_counts(tmp_path, name, image, label, ids):
-    """A tiny tree of each, with organs of other classes in it."""
+# Data set → image, label, and the values of our eight classes in its label maps; None where it has no such class.
+PUBLIC = {
+    "btcv": ("RawData/Training/img/img{}.nii.gz", "RawData/Training/label/label{}.nii.gz", (0, 8, 10, 6, 1, 7, 4, 11)),
+    "abdomenatlas": ("BDMAP_{}/ct.nii.gz", "BDMAP_{}/combined_labels.nii.gz", (0, 1, 23, 5, 8, 9, 2, 6)),
+    "abdomenatlas10": ("BDMAP_{}/ct.nii.gz", "BDMAP_{}/combined_labels.nii.gz", (0, 1, None, 5, 8, 9, 2, 6)),
+    "totalsegmentator_merged": ("s{}/ct.nii.gz", "s{}/segmentations.nii.gz", (0, 52, 64, 5, 1, 6, 4, 7)),
+    "amos22": ("imagesTr/amos_{}.nii.gz", "labelsTr/amos_{}.nii.gz", (0, 8, None, 6, 1, 7, 4, 10)),
+    "flare22": (
+        "imagesTr/FLARE22_Tr_{}_0000.nii.gz", "labelsTr/FLARE22_Tr_{}.nii.gz", (0, 5, None, 1, 3, 11, 9, 4)
+    ),
+    "word": ("imagesTr/word_{}.nii.gz", "labelsTr/word_{}.nii.gz", (0, None, None, 1, 2, 5, 6, 8)),
+    "msd_liver": ("imagesTr/liver_{}.nii.gz", "labelsTr/liver_{}.nii.gz", (0, None, None, 1, *[None] * 4)),
+    "msd_pancreas": ("imagesTr/pancreas_{}.nii.gz", "labelsTr/pancreas_{}.nii.gz", (0, *[None] * 6, 1)),
+    "msd_spleen": ("imagesTr/spleen_{}.nii.gz", "labelsTr/spleen_{}.nii.gz", (0, None, None, None, 1, *[None] * 3)),
+}  # fmt: skip
+OTHER = {"msd_liver": None, "msd_pancreas": None, "msd_spleen": None}  # a value of another organ, 9 or 3 elsewhere
+
+
+def prepared(name, tmp_path, *overrides):
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return prepare(compose("prepare", [f"data={name}", f"data.root={tmp_path}", f"cache={tmp_path}/c", *overrides]))
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_data_sets_are_prepared_with_the_known_counts(tmp_path, name):
+    """A tiny tree of each, whose label maps hold other organs too where the data set has some."""
+    image, label, values = PUBLIC[name]
+    has = [index for index, value in enumerate(values) if value is not None]
+    table = np.array([value or 0 for value in values], np.uint8)
+    other = next(value for value in (9, 3, 12) if value not in values) if name not in OTHER else 0
     expected = np.zeros(len(NAMES), int)
     for number in range(3):
         hu, ours = tiny_case(number)
-        values = np.array(ids, np.uint8)[ours]
-        values[(ours == 0) & (hu > 0)] = 13  # some other organ
+        stored = table[ours]
+        stored[(stored == 0) & (hu > 0)] = other
         write_nifti(tmp_path / image.format(f"000{number}"), hu)
-        write_nifti(tmp_path / label.format(f"000{number}"), values)
-        expected += np.bincount(ours.ravel(), minlength=len(NAMES))
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        config = compose("prepare", [f"data={name}", f"data.root={tmp_path}", f"cache={tmp_path}/cache"])
-    data = prepare(config)
-    assert data.class_voxels == tuple(expected)
-    assert len(data.cases) == 3
+        write_nifti(tmp_path / label.format(f"000{number}"), stored)
+        expected += np.bincount(np.where(np.isin(ours, has), ours, 0).ravel(), minlength=len(NAMES))
+    data = prepared(name, tmp_path)
+    assert data.classes == tuple(NAMES[index] for index in has)
+    assert data.class_voxels == tuple(expected[has])
+    assert [case[-4:] for case in data.cases] == ["0000", "0001", "0002"]
+
+
+def test_every_data_set_of_the_configuration_is_tried():
+    known = {path.stem for path in (config_folder() / "data").glob("*.yaml")}
+    assert known == {*PUBLIC, "base", "files", "nnunet", "phantom", "totalsegmentator"}
+
+
+def test_the_mr_scans_of_amos_are_left_out(tmp_path):
+    for number in ("0001", "0410", "0507", "0600"):
+        for folder in ("imagesTr", "labelsTr"):
+            write_nifti(tmp_path / folder / f"amos_{number}.nii.gz", np.zeros((4, 4, 4), np.uint8))
+    assert list(prepared("amos22", tmp_path).cases) == ["0001", "0410"]
+
+
+def test_a_tumour_of_the_decathlon_is_part_of_its_organ(tmp_path):
+    label = np.zeros((4, 4, 4), np.uint8)
+    label[0], label[1, 0] = 1, 2
+    for folder, array in (("imagesTr", label.astype(np.int16)), ("labelsTr", label)):
+        write_nifti(tmp_path / folder / "liver_7.nii.gz", array)
+    assert prepared("msd_liver", tmp_path).class_voxels == (44, 20)
+
+
+def test_any_other_data_set_is_two_patterns_and_a_map_of_values(tmp_path):
+    for case in string.ascii_lowercase[:3]:
+        hu, label = tiny_case(ord(case))
+        write_nifti(tmp_path / "scans" / f"{case}.nii", hu)
+        write_nifti(tmp_path / "truth" / f"seg-{case}.nii", label)
+    patterns = ["data.layout.images=scans/*.nii", "data.layout.labels=truth/seg-*.nii"]
+    data = prepared("files", tmp_path, "data.name=mine", *patterns, "data.layout.ids={liver:[3,4],pancreas:7}")
+    assert data.classes == ("background", "liver", "pancreas")
+    assert list(data.cases) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "taught"),
+    [
+        ("present", ("background", "liver"), ("background", "liver")),
+        ("all", NAMES, ("background", "liver")),
+        ("[liver]", ("background", "liver"), ("background", "liver")),
+    ],
+)
+def test_the_networks_classes_are_a_choice(tmp_path, labels, classes, taught):
+    hu, label = tiny_case(0)
+    write_nifti(tmp_path / "imagesTr" / "liver_7.nii.gz", hu)
+    write_nifti(tmp_path / "labelsTr" / "liver_7.nii.gz", (label == 3).astype(np.uint8))
+    data = prepared("msd_liver", tmp_path, f"data.labels={labels}")
+    assert (data.classes, data.taught) == (classes, taught)
+
+
+def test_organs_that_are_not_chosen_are_background(nnunet_root, tmp_path):
+    everything = prepared("nnunet", tmp_path, f"data.root={nnunet_root}")
+    chosen = prepared("nnunet", tmp_path, f"data.root={nnunet_root}", "data.labels=[pancreas,liver]")
+    counts = dict(zip(NAMES, everything.class_voxels, strict=True))
+    assert chosen.classes == ("background", "liver", "pancreas")
+    assert chosen.class_voxels[1:] == (counts["liver"], counts["pancreas"])
+    assert sum(chosen.class_voxels) == sum(everything.class_voxels)
+
+
+@pytest.mark.parametrize("labels", ["presnt", "[kidney]", "[]", "[background]"])
+def test_classes_that_the_data_set_does_not_have_are_refused(nnunet_root, tmp_path, labels):
+    with pytest.raises(InputError, match=r"^data.labels=.*: expected .*"):
+        prepared("nnunet", tmp_path, f"data.root={nnunet_root}", f"data.labels={labels}")

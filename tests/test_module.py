@@ -1,9 +1,12 @@
+import dataclasses
+
 import pytest
 import pytorch_lightning as pl
 import torch
 from torch import nn
 
 from lightning_dice.data.labels import NAMES
+from lightning_dice.data.patches import Batch
 from lightning_dice.data.volumes import Preparation
 from lightning_dice.errors import InputError
 from lightning_dice.module import CHECKPOINT_KEY, Recipe, SegmentationModule, load_network, read_checkpoint
@@ -74,3 +77,49 @@ def test_code_in_a_checkpoint_is_not_executed(tmp_path):
     with pytest.raises(InputError, match="not a readable checkpoint"):
         read_checkpoint(tmp_path / "a.ckpt")
     assert not (tmp_path / "executed").exists()
+
+
+class Recorder(nn.Module):
+    """A loss that keeps what it was given."""
+
+    def forward(self, logits, target):
+        self.given = logits.detach(), target
+        return logits.sum() * 0
+
+
+def module_of(taught=None, classes=NAMES):
+    network = nn.Conv3d(1, len(classes), 1)
+    return SegmentationModule(network, dataclasses.replace(RECIPE, classes=classes), Recorder(), taught=taught)
+
+
+def trained_on(module, label):
+    image = torch.randn(label.shape)[:, None]
+    module.log = lambda *args, **kwargs: None  # there is no trainer
+    module.training_step(Batch(image, label, ["a"]), 0)
+    return module.network(image).detach(), *module.loss.given
+
+
+def test_a_class_that_the_data_do_not_annotate_counts_as_background_to_the_loss():
+    module = module_of(taught=("background", "liver", "pancreas"))
+    label = torch.tensor([0, 3, 7, 0], dtype=torch.uint8).reshape(1, 1, 2, 2)
+    everything, logits, target = trained_on(module, label)
+    p = everything.double().softmax(dim=1)
+    expected = torch.stack([p[:, [0, 1, 2, 4, 5, 6]].sum(dim=1), p[:, 3], p[:, 7]], dim=1)
+    torch.testing.assert_close(logits.double().softmax(dim=1), expected, rtol=1e-5, atol=1e-6)
+    assert target.flatten().tolist() == [0, 1, 2, 0]
+
+
+def test_a_class_that_the_network_does_not_know_is_background():
+    module = module_of(classes=("background", "spleen"))
+    label = torch.arange(8, dtype=torch.uint8).reshape(1, 2, 2, 2)
+    everything, logits, target = trained_on(module, label)
+    assert torch.equal(logits, everything)
+    assert target.flatten().tolist() == [0, 0, 0, 0, 1, 0, 0, 0]
+    assert set(module.label_map(torch.tensor([[1.0, 0], [0, 1]])[None, :, :, None, None]).flatten().tolist()) == {0, 4}
+
+
+def test_with_all_classes_annotated_nothing_changes():
+    label = torch.arange(8, dtype=torch.uint8).reshape(1, 2, 2, 2)
+    everything, logits, target = trained_on(module_of(), label)
+    assert torch.equal(logits, everything)
+    assert torch.equal(target, label)

@@ -85,11 +85,11 @@ def test_no_test_cases_give_no_table():
 
 
 def test_class_weights_are_shown_with_voxels_and_shares():
-    text = classes_table([900, 100, 0, 0, 0, 0, 0, 0], [1e-10, 2.5, 3, 4, 5, 6, 7, 8])
+    text = classes_table(NAMES, [900, 100, 0, 0, 0, 0, 0, 0], [1e-10, 2.5, 3, 4, 5, 6, 7, 8])
     lines = {line.split()[0]: line.split()[1:] for line in text.splitlines()[2:]}
     assert lines["background"] == ["900", "90.000", "1.000e-10"]
     assert lines["artery"] == ["100", "10.000", "2.500e+00"]
-    assert "weight" not in classes_table([1] * 8)
+    assert "weight" not in classes_table(NAMES, [1] * 8)
 
 
 @pytest.mark.parametrize("name", NAMES)

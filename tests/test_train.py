@@ -16,6 +16,7 @@ from lightning_dice.data.labels import NAMES
 from lightning_dice.errors import InputError
 from lightning_dice.evaluate import evaluate
 from lightning_dice.module import SegmentationModule, load_network
+from lightning_dice.paper.table1 import scores_table
 from lightning_dice.prepare import prepare
 from lightning_dice.runs import METRIC_COLUMNS, SCORE_COLUMNS
 from lightning_dice.train import train
@@ -244,6 +245,53 @@ def test_evaluate_refuses_what_it_cannot_use(finished, nnunet_root, tmp_path):
         evaluate(composed("evaluate", tmp_path, f"run='{finished.folder}'", "checkpoint=first"))
     with pytest.raises(InputError, match=r"no config\.yaml in it"):
         evaluate(composed("evaluate", tmp_path, f"run={tmp_path}"))
+
+
+def partly_annotated(root, organs):
+    """The same cases with labels of these organs alone."""
+    write_nnunet(root, 8)
+    description = json.loads((root / "dataset.json").read_text())
+    description["labels"] = {name: value for name, value in description["labels"].items() if name in organs}
+    (root / "dataset.json").write_text(json.dumps(description))
+    for path in (root / "labelsTr").iterdir():
+        image = nib.load(path)
+        label = np.asarray(image.dataobj)
+        write_nifti(path, np.where(np.isin(label, list(description["labels"].values())), label, 0).astype(np.uint8))
+    return root
+
+
+ORGANS = ("background", "liver", "pancreas")
+
+
+@pytest.mark.parametrize(("labels", "outputs"), [("present", 3), ("all", 8)])
+def test_not_annotated_is_not_background(labels, outputs, tmp_path):
+    root = partly_annotated(tmp_path / "partial", ORGANS)
+    run = train(config_of(tmp_path, root, f"data.labels={labels}", "loss=uniform"))
+    network, recipe = load_network(run.last)
+    assert network.arguments["num_classes"] == len(recipe.classes) == outputs
+    environment = json.loads(run.environment.read_text())
+    assert environment["classes"]["names"] == list(ORGANS)
+    assert len(environment["classes"]["weights"]) == 3
+    curves = pd.read_csv(run.metrics)
+    assert curves["train/dice/liver"].notna().any()
+    assert curves["train/dice/spleen"].isna().all()
+    assert curves["val/dice/spleen"].isna().all()
+    summary = json.loads(run.summary.read_text())
+    assert {name for name, scores in summary["classes"].items() if scores["cases"]} == set(ORGANS)
+    told = scores_table(summary).splitlines()
+    assert next(line for line in told if line.startswith("spleen")).split() == ["spleen", *"––––", "0"]
+    means = [summary["classes"][name]["dice"] for name in ORGANS]
+    assert summary["avg"]["dice"] == pytest.approx(np.mean(means))
+    assert set(np.unique(nib.load(run.prediction("case_1")).dataobj)) <= {0, 3, 7}
+
+
+def test_a_network_is_scored_on_the_classes_that_it_shares_with_the_data(finished, tmp_path):
+    """Eight classes on a set that has two of them: what it takes for a spleen is no mistake there."""
+    root = partly_annotated(tmp_path / "partial", ORGANS)
+    run = evaluate(composed("evaluate", tmp_path, f"run='{finished.folder}'", "data=nnunet", f"data.root={root}"))
+    scores = pd.read_csv(run.scores)
+    assert set(scores.loc[scores["dice"].notna(), "name"]) <= set(ORGANS)
+    assert (scores.loc[scores["name"] == "spleen", ["voxels_true", "voxels_pred"]] == 0).all(axis=None)
 
 
 @pytest.mark.gpu

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lightning_dice.data.labels import BACKGROUND, NAMES
 from lightning_dice.errors import InputError
 
 
@@ -22,11 +23,22 @@ class LabelFile:
 
 @dataclass(frozen=True)
 class Case:
-    """One patient's CT with its labels, as files. The id is unique in its data set and stands for the patient."""
+    """One patient's CT with its labels, as files. The id is unique in its data set and stands for the patient.
+
+    `part` is that of the data set's own split, where it has one that is wanted: "train", "val" or "test".
+    """
 
     id: str
     image: Path
     labels: tuple[LabelFile, ...]
+    part: str | None = None
+
+    @property
+    def annotated(self) -> tuple[str, ...]:
+        """Names of our classes that its labels tell apart, background first. Not annotated is not background: an
+        organ that is missing here may be anywhere in what the files call background."""
+        indices = {BACKGROUND} | {index for file in self.labels for _, index in file.ids}
+        return tuple(NAMES[index] for index in sorted(indices))
 
 
 @dataclass(frozen=True)
@@ -36,6 +48,19 @@ class Split:
     train: tuple[str, ...]
     validation: tuple[str, ...]
     test: tuple[str, ...]
+
+
+def given_split(cases: Sequence[Case]) -> Split:
+    """The data set's own split.
+
+    Raises:
+        InputError: cases without a part, or with one that is not train, val or test; all of them in one line.
+    """
+    by_part = {part: tuple(case.id for case in cases if case.part == part) for part in ("train", "val", "test")}
+    lost = [f"{case.id} ({case.part})" for case in cases if case.part not in by_part]
+    if lost:
+        raise InputError(f"{', '.join(lost)}: expected train, val or test as the part of the data set's own split")
+    return Split(by_part["train"], by_part["val"], by_part["test"])
 
 
 def split_cases(ids: Sequence[str], test: float = 0.1, validation: float = 0.1, seed: int = 0) -> Split:

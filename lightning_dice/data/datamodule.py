@@ -8,10 +8,12 @@ import torch
 import torchio as tio
 from torch.utils.data import DataLoader
 
-from lightning_dice.data.cases import Case, Split, split_cases
+from lightning_dice.data.cases import Case, Split, given_split, split_cases
+from lightning_dice.data.labels import BACKGROUND, NAMES
 from lightning_dice.data.patches import Batch, PatchQueue, Transform, patch_loader, subject_of, volume_loader
 from lightning_dice.data.store import PreparedCase, fingerprint, prepare_cases
 from lightning_dice.data.volumes import Preparation
+from lightning_dice.errors import InputError
 
 ALL_CASES = 1  # as data.test: every case is a test case
 
@@ -28,7 +30,10 @@ class CTDataModule(pl.LightningDataModule):
         root: that folder.
         store: folder for the prepared copies of all data sets.
         preparation: orientation, downsampling and window.
-        test: share of the cases to test on, drawn by `seed`; 1 for all of them, with none to train on.
+        labels: the network's classes: "present", those that the data set annotates; "all", the eight, of which those
+            that it does not annotate are never taught; or a list of organs, the others counting as background.
+        test: share of the cases to test on, drawn by `seed`; 1 for all of them, with none to train on. A data set's own
+            split, which its layout gives on request, goes before this and `validation`.
         validation: share of the remaining cases for the curves and the best checkpoint; may be 0.
         split_seed: of that draw, apart from `seed`, so that runs with several seeds share their test cases.
         patch_size: of the training patches, in voxels.
@@ -46,6 +51,7 @@ class CTDataModule(pl.LightningDataModule):
         root: Path | str,
         store: Path | str,
         preparation: Preparation,
+        labels: str | Sequence[str] = "present",
         test: float = 0.1,
         validation: float = 0.1,
         split_seed: int = 0,
@@ -62,26 +68,36 @@ class CTDataModule(pl.LightningDataModule):
         self.root = Path(root).expanduser()
         self.store = Path(store).expanduser()
         self.preparation = preparation
+        self.labels = labels
         self.test, self.validation, self.split_seed = test, validation, split_seed
         self.patch_size = tuple([patch_size] * 3 if isinstance(patch_size, int) else patch_size)
         self.batch_size, self.samples_per_volume = batch_size, samples_per_volume
         self.transform = transform
         self.num_workers = num_workers
         self.seed = seed
+        self.annotated: tuple[str, ...] = ()
+        self.classes: tuple[str, ...] = ()
         self.cases: dict[str, PreparedCase] = {}
         self.split = Split((), (), ())
 
     def setup(self, stage: str | None = None) -> None:
         """Prepare the data set as far as needed, and split it.
 
+        Afterwards `annotated` and `classes` hold the names of what the data set tells apart and what the network does.
+
         Raises:
-            InputError: cases that cannot be read, or too few of them.
+            InputError: cases that cannot be read, or too few of them; `labels` that the data set does not have.
         """
         if self.cases:
             return
-        prepared = prepare_cases(self.layout(self.root), self.preparation, self.store / self.name)
+        found = self.layout(self.root)
+        self.annotated = tuple(name for name in NAMES if all(name in case.annotated for case in found))
+        self.classes = self._classes()
+        prepared = prepare_cases(found, self.preparation, self.store / self.name)
         ids = [case.id for case in prepared]
-        if self.test == ALL_CASES:
+        if any(case.part for case in found):
+            self.split = given_split(found)
+        elif self.test == ALL_CASES:
             self.split = Split((), (), tuple(ids))
         else:
             self.split = split_cases(ids, self.test, self.validation, self.split_seed)
@@ -94,14 +110,35 @@ class CTDataModule(pl.LightningDataModule):
 
     @property
     def class_voxels(self) -> tuple[int, ...]:
-        """Voxels per class over all training cases, background first: what Eq. 3 to 5 weigh by."""
-        return tuple(map(sum, zip(*(case.voxels for case in self._part("train")), strict=True)))
+        """Voxels of each of `taught` over all training cases: what Eq. 3 to 5 weigh by."""
+        totals = map(sum, zip(*(case.voxels for case in self._part("train")), strict=True))
+        counts = dict(zip(NAMES, totals, strict=True))
+        organs = [counts[name] for name in self.taught[1:]]
+        return sum(counts.values()) - sum(organs), *organs
+
+    @property
+    def taught(self) -> tuple[str, ...]:
+        """The classes that training has a truth for; whatever else the labels hold counts as background."""
+        return tuple(name for name in self.classes if name in self.annotated)
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Median voxel size of the training cases."""
         sizes = torch.tensor([case.spacing_mm for case in self._part("train")], dtype=torch.float64)
         return tuple(sizes.median(dim=0).values.tolist())
+
+    def _classes(self) -> tuple[str, ...]:
+        if isinstance(self.labels, str):
+            if self.labels not in ("all", "present"):
+                raise InputError(f"data.labels={self.labels}: expected all, present or a list such as [liver,spleen]")
+            return NAMES if self.labels == "all" else self.annotated
+        unknown = [name for name in self.labels if name not in self.annotated]
+        if unknown or not set(self.labels) - {NAMES[BACKGROUND]}:
+            raise InputError(
+                f"data.labels={list(self.labels)}: expected some of {', '.join(self.annotated[1:])}, which {self.root} "
+                "annotates"
+            )
+        return tuple(name for index, name in enumerate(NAMES) if index == BACKGROUND or name in self.labels)
 
     def train_dataloader(self) -> DataLoader:
         queue = PatchQueue(

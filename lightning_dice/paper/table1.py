@@ -27,9 +27,9 @@ def scores_table(summary: dict[str, Any]) -> str:
     return table.rename(columns=COLUMNS).to_string(formatters=formats, na_rep="–")
 
 
-def classes_table(voxels: Sequence[int], weights: Sequence[float] | None = None) -> str:
+def classes_table(names: Sequence[str], voxels: Sequence[int], weights: Sequence[float] | None = None) -> str:
     """Voxels, their share and, if given, the weight of each class, as text."""
-    table = pd.DataFrame({"voxels": voxels}, index=pd.Index(NAMES, name="class"))
+    table = pd.DataFrame({"voxels": voxels}, index=pd.Index(names, name="class"))
     table["share %"] = table["voxels"] / table["voxels"].sum() * 100
     formats = {"voxels": "{:,}".format, "share %": "{:.3f}".format}
     if weights is not None:

@@ -1,9 +1,11 @@
 """nnU-Net's raw layout: `imagesTr/CASE_0000.nii.gz`, `labelsTr/CASE.nii.gz` and `dataset.json`.
 
-Format: https://github.com/MIC-DKFZ/nnUNet/blob/master/documentation/dataset_format.md. Labels are matched by name.
+Format: https://github.com/MIC-DKFZ/nnUNet/blob/master/documentation/dataset_format.md. Labels are matched by name, in
+any case, with blanks, hyphens or underscores.
 """
 
 import json
+import re
 from pathlib import Path
 
 from lightning_dice.data.cases import Case, LabelFile
@@ -12,13 +14,21 @@ from lightning_dice.errors import InputError
 
 CHANNEL = "_0000"
 ENDINGS = (".nii.gz", ".nii")
+SYNONYMS = {  # normalised names of other data sets → ours
+    "aorta": "artery",
+    "portal_vein": "vein",
+    "portal_vein_and_splenic_vein": "vein",
+    "portal_and_splenic_vein": "vein",
+    "gall_bladder": "gallbladder",
+}
+IGNORE = "ignore"  # nnU-Net's name of a label that is no truth at all
 
 
 def nnunet_cases(root: Path | str) -> list[Case]:
     """List the training cases below `root`, by name.
 
     Raises:
-        InputError: no readable `dataset.json`, a label that is not ours by name for all of them, an ending that is not
+        InputError: no readable `dataset.json`, none of its labels ours by name, an ignore label, an ending that is not
             NIfTI's, no case at all, or images and labels that do not pair up; all unpaired ones are named at once.
     """
     root = Path(root)
@@ -45,7 +55,10 @@ def _read_dataset_json(path: Path) -> tuple[tuple[tuple[int, int], ...], str]:
     """The label map as (value in the files, our class), and the file ending."""
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
-        declared = {str(name): int(value) for name, value in description["labels"].items()}
+        declared = {
+            str(name): [int(value) for value in (values if isinstance(values, list) else [values])]
+            for name, values in description["labels"].items()
+        }
         ending = str(description.get("file_ending", ".nii.gz"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; data.root must hold nnU-Net's raw layout") from None
@@ -53,9 +66,21 @@ def _read_dataset_json(path: Path) -> tuple[tuple[tuple[int, int], ...], str]:
         raise InputError(f"{path}: not nnU-Net's dataset.json ({error!r}); expected labels as name: integer") from None
     if ending not in ENDINGS:
         raise InputError(f"{path}: file_ending {ending!r} is not supported; expected one of {', '.join(ENDINGS)}")
-    ours = {name: index for index, name in enumerate(NAMES)}
-    if not set(declared) & set(NAMES[1:]):
+    if IGNORE in declared:
+        raise InputError(f"{path}: has an ignore label, which is not supported; give these voxels a class")
+    meaning: dict[int, int] = {}
+    for name, values in declared.items():
+        for value in values:  # one in several regions, such as a tumour in its organ, is the organ's
+            meaning[value] = _class_index(name) or meaning.get(value, BACKGROUND)
+    if not any(meaning.values()):
         raise InputError(
             f"{path}: none of its labels ({', '.join(declared)}) is ours; expected some of {', '.join(NAMES[1:])}"
         )
-    return tuple((value, ours.get(name, BACKGROUND)) for name, value in declared.items()), ending
+    return tuple(meaning.items()), ending
+
+
+def _class_index(name: str) -> int:
+    """Our class of a name; background if it is none of ours."""
+    normal = re.sub(r"[\s_-]+", "_", name.strip().lower())
+    normal = SYNONYMS.get(normal, normal)
+    return NAMES.index(normal) if normal in NAMES else BACKGROUND

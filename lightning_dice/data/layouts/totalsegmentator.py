@@ -1,9 +1,11 @@
-"""TotalSegmentator v2: `s0000/ct.nii.gz` with binary masks `s0000/segmentations/NAME.nii.gz`.
+"""TotalSegmentator v2: `s0000/ct.nii.gz` with binary masks `s0000/segmentations/NAME.nii.gz`, and `meta.csv`.
 
 Data set: https://doi.org/10.5281/zenodo.6802613. The masks of our classes are read, all others are background.
 """
 
 from pathlib import Path
+
+import pandas as pd
 
 from lightning_dice.data.cases import Case, LabelFile
 from lightning_dice.data.labels import NAMES
@@ -20,22 +22,29 @@ MASKS = {
 }
 
 
-def totalsegmentator_cases(root: Path | str) -> list[Case]:
+def totalsegmentator_cases(root: Path | str, split: bool = False) -> list[Case]:
     """List the subjects below `root`, by name.
 
+    Args:
+        split: take each subject's part from the column `split` of `meta.csv`.
+
     Raises:
-        InputError: no `*/ct.nii.gz` below `root`, or a subject without one of the masks; all that miss are named.
+        InputError: no `*/ct.nii.gz` below `root`, a subject without one of the masks, all that miss being named, or
+            with `split` a `meta.csv` that cannot be read.
     """
     root = Path(root)
+    parts = _parts(root / "meta.csv") if split else {}
     cases, missing = [], []
     for image in sorted(root.glob("*/ct.nii.gz")):
+        subject = image.parent.name
         files = []
         for mask, name in MASKS.items():
             path = image.parent / "segmentations" / f"{mask}.nii.gz"
             files.append(LabelFile(path, ((0, 0), (1, NAMES.index(name)))))
             if not path.is_file():
                 missing.append(str(path))
-        cases.append(Case(image.parent.name, image, tuple(files)))
+        part = parts.get(subject, "not in meta.csv") if split else None
+        cases.append(Case(subject, image, tuple(files), part))
     if not cases:
         raise InputError(f"{root}: no */ct.nii.gz in it; data.root must hold TotalSegmentator's subject folders")
     if missing:
@@ -43,3 +52,12 @@ def totalsegmentator_cases(root: Path | str) -> list[Case]:
             "\n".join([f"{root}: {len(missing)} masks are missing, add them or remove the subjects:", *missing])
         )
     return cases
+
+
+def _parts(path: Path) -> dict[str, str]:
+    try:
+        return pd.read_csv(path, sep=";", dtype=str).set_index("image_id")["split"].to_dict()
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{path}: cannot be read ({error}); expected columns image_id and split, separated by semicolons"
+        ) from None
