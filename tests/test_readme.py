@@ -14,7 +14,8 @@ from lightning_dice.data.layouts.totalsegmentator import MASKS
 from tests.conftest import tiny_case, write_nifti, write_nnunet
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+JOINED = README.replace("\\\n", " ")
+COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", JOINED, re.DOTALL) for line in block.splitlines()]
 # The scale of the tests, for what would take minutes or hours.
 SMALL = ["experiment=smoke", "data.preparation.factor=null", "data.preparation.spacing_mm=6", "data.patch_size=16"]
 
@@ -25,6 +26,8 @@ def desk(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("desk")
     write_nnunet(folder / "DATASET", 6)
     hu, label = tiny_case(0)
+    write_nifti(folder / "DATASET" / "scans" / "a.nii.gz", hu)
+    write_nifti(folder / "DATASET" / "truth" / "a.nii.gz", label)
     write_nifti(folder / "TOTALSEGMENTATOR" / "s0000" / "ct.nii.gz", hu)
     for index, mask in enumerate(MASKS, start=1):
         path = folder / "TOTALSEGMENTATOR" / "s0000" / "segmentations" / f"{mask}.nii.gz"
@@ -44,7 +47,7 @@ def scaled(command: str) -> list[str]:
 
 def test_the_commands_of_readme_run_one_after_the_other(desk):
     python = [shlex.join(shlex.split(command)) for command in COMMANDS if command.startswith("python -m ")]
-    assert len(python) == 9
+    assert len(python) == 10
     # What the evaluation needs is the demo's run, which README gets from `make demo`.
     demo = "python -m lightning_dice.train experiment=demo loss=simple optim.lr=0.01"
     environment = os.environ | {"LIGHTNING_DICE_CACHE": str(desk / "cache"), "CUDA_VISIBLE_DEVICES": ""}
