@@ -1,11 +1,16 @@
 """A whole CT → a label map, by one sliding window for validation, evaluation and prediction."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
-from lightning_dice.data.patches import Grid
+from lightning_dice.data.patches import Grid, window_starts
+
+NATIVE_SLICES = 8  # on the native grid at a time: 64 MB of probabilities for 512 × 512 and eight classes
 
 
 @torch.no_grad()
@@ -39,3 +44,101 @@ def segment(
 ) -> Tensor:
     """Label map uint8 (X, Y, Z) of a whole volume: the class of the highest logit. Arguments as in `sliding_window`."""
     return sliding_window(network, image, patch_size, overlap, batch_size).argmax(dim=0).to(torch.uint8)
+
+
+def sliding_window_slabs(
+    network: nn.Module,
+    image: Tensor,
+    patch_size: Sequence[int],
+    overlap: float = 0.0,
+    batch_size: int = 3,
+    rows: int | None = None,
+    progress: bool = False,
+) -> Iterator[Tensor]:
+    """The same logits in slabs (L, X, Y, depth) from the first slice along Z to the last, to bound the memory.
+
+    A slab is made of `rows` layers of windows, or of as many as it takes to be one slice deep; layers that reach into
+    the next slab are computed for both. None makes one slab of all. With a batch of one the logits are the same to the
+    last bit; larger batches are made up differently, and round differently.
+    """
+    size, patch = image.shape[-1], patch_size[2]
+    starts = window_starts(size, patch, overlap)
+    slabs = list(_slabs(starts, patch, size, rows or len(starts)))
+    layers = sum(last - first + 1 for first, last, _, _ in slabs)
+    with tqdm(total=layers, desc="segmenting", unit="layer", disable=not progress) as bar:
+        for first, last, begin, end in slabs:
+            low, high = starts[first], min(starts[last] + patch, size)
+            logits = sliding_window(network, image[..., low:high], patch_size, overlap, batch_size)
+            bar.update(last - first + 1)
+            yield logits[..., begin - low : end - low]
+
+
+def _slabs(starts: Sequence[int], patch: int, size: int, rows: int) -> Iterator[tuple[int, int, int, int]]:
+    """First and last layer of windows that a slab takes, and its slices from begin to below end."""
+    begin = 0
+    while begin < size:
+        first = next(i for i, start in enumerate(starts) if start + patch > begin)
+        reached = sum(start <= begin for start in starts) - 1  # the last layer that this slab's first slice lies in
+        last = min(max(first + rows - 1, reached), len(starts) - 1)
+        end = starts[last + 1] if last + 1 < len(starts) else size
+        yield first, last, begin, end
+        begin = end
+
+
+def to_native(slabs: Iterable[Tensor], depth: int, shape: Sequence[int], step: Sequence[float]) -> np.ndarray:
+    """Label map on the scan's own grid, from logits on the prepared grid.
+
+    The class probabilities are interpolated linearly, and the highest wins, which is closer than a label map enlarged.
+    Beyond the last prepared voxel its value holds.
+
+    Args:
+        slabs: logits (L, X', Y', d) that follow one another along Z', as from `sliding_window_slabs`.
+        depth: of all slabs together.
+        shape: of the scan (X, Y, Z) in RAS+ orientation.
+        step: scan voxels from one prepared voxel to the next along each axis; their first voxels coincide.
+
+    Returns:
+        Places in the logits' first dimension, uint8 (X, Y, Z).
+    """
+    labels = np.empty(shape, np.uint8)
+    held, end, done = None, 0, 0  # probabilities up to prepared slice `end`; scan slices that are labelled
+    for slab in slabs:
+        fresh = slab.softmax(dim=0)
+        held = fresh if held is None else torch.cat([held[..., -1:], fresh], dim=-1)
+        end += slab.shape[-1]
+        begin = end - held.shape[-1]
+        ready = shape[2] if end == depth else int((end - 1) * step[2] + 1e-6) + 1
+        for low in range(done, ready, NATIVE_SLICES):
+            high = min(low + NATIVE_SLICES, ready)
+            part = _interpolate(held, 3, np.minimum(np.arange(low, high) / step[2], depth - 1) - begin)
+            for axis in (0, 1):
+                places = np.minimum(np.arange(shape[axis]) / step[axis], slab.shape[1 + axis] - 1)
+                part = _interpolate(part, 1 + axis, places)
+            labels[..., low:high] = part.argmax(dim=0).numpy()
+        done = ready
+    return labels
+
+
+def _interpolate(values: Tensor, dim: int, places: np.ndarray) -> Tensor:
+    """Linearly, at these places along one dimension."""
+    if np.array_equal(places, np.arange(values.shape[dim])):
+        return values  # the scan has the network's voxel size along this axis
+    below = np.floor(places).astype(np.int64)
+    above = np.minimum(below + 1, values.shape[dim] - 1)
+    share = torch.from_numpy((places - below).astype(np.float32))
+    share = share.reshape([-1 if d == dim else 1 for d in range(values.ndim)])
+    return torch.lerp(
+        values.index_select(dim, torch.from_numpy(below)), values.index_select(dim, torch.from_numpy(above)), share
+    )
+
+
+class Mirrored(nn.Module):
+    """A network that also sees each patch mirrored along every combination of axes, and averages the logits."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        flips = [axes for count in range(4) for axes in itertools.combinations((2, 3, 4), count)]
+        return sum(self.network(image.flip(axes)).flip(axes) for axes in flips) / len(flips)

@@ -1,9 +1,15 @@
+import itertools
+
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.ndimage import map_coordinates
 from torch import nn
 
 from lightning_dice.errors import InputError
-from lightning_dice.inference import segment, sliding_window
+from lightning_dice.inference import Mirrored, segment, sliding_window, sliding_window_slabs, to_native
 from lightning_dice.network import UNet3D
 
 PATCH = (16, 16, 16)
@@ -55,3 +61,59 @@ def test_windows_without_overlap_are_segmented_one_by_one():
 def test_an_overlap_out_of_range_is_refused():
     with pytest.raises(InputError, match=r"overlap=1\.5"):
         segment(Pointwise(), torch.zeros(1, *PATCH), PATCH, overlap=1.5)
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.75])
+@pytest.mark.parametrize("depth", [9, 16, 40, 53])
+@pytest.mark.parametrize("rows", [1, 2, 3, None])
+def test_slabs_together_are_the_whole(rows, depth, overlap):
+    torch.manual_seed(0)
+    network, image = UNet3D(base_channels=2, levels=3).eval(), torch.randn(1, 20, 16, depth)
+    whole = sliding_window(network, image, PATCH, overlap, batch_size=1)
+    slabs = list(sliding_window_slabs(network, image, PATCH, overlap, batch_size=1, rows=rows))
+    assert torch.equal(torch.cat(slabs, dim=-1), whole)
+    in_batches = torch.cat(list(sliding_window_slabs(network, image, PATCH, overlap, batch_size=3, rows=rows)), dim=-1)
+    assert torch.allclose(in_batches, whole, atol=1e-4)
+    if rows == 1 and depth > 40:
+        assert max(slab.shape[-1] for slab in slabs) <= PATCH[2]
+
+
+def native_by_scipy(logits, shape, step):
+    """The class of the highest linearly interpolated probability, and by how much it is the highest."""
+    p = logits.double().softmax(dim=0).numpy()
+    places = np.meshgrid(*(np.arange(n) / s for n, s in zip(shape, step, strict=True)), indexing="ij")
+    p = np.stack([map_coordinates(one, places, order=1, mode="nearest") for one in p])
+    first, second = np.sort(p, axis=0)[[-1, -2]]
+    return p.argmax(axis=0), first - second
+
+
+@given(
+    shape=st.tuples(*[st.integers(1, 13)] * 3),
+    step=st.tuples(*[st.sampled_from([1.0, 1.7, 2.0, 4.0, 0.6])] * 3),
+    cuts=st.sets(st.integers(1, 20)),
+    seed=st.integers(0, 99),
+)
+def test_the_way_back_interpolates_probabilities_whatever_the_slabs(shape, step, cuts, seed):
+    prepared = [int(np.ceil(n / s - 1e-3)) for n, s in zip(shape, step, strict=True)]
+    logits = torch.from_numpy(np.random.default_rng(seed).normal(size=(3, *prepared)).astype(np.float32))
+    edges = [0, *sorted(cut for cut in cuts if cut < prepared[2]), prepared[2]]
+    slabs = [logits[..., a:b] for a, b in itertools.pairwise(edges)]
+    labels = to_native(slabs, prepared[2], shape, step)
+    expected, margin = native_by_scipy(logits, shape, step)
+    assert labels.shape == shape
+    assert (labels == expected)[margin > 1e-5].all()
+
+
+def test_at_the_networks_own_voxel_size_the_way_back_is_the_label_map():
+    logits = torch.randn(4, 5, 6, 7)
+    assert np.array_equal(to_native([logits], 7, (5, 6, 7), (1.0, 1.0, 1.0)), logits.argmax(0).numpy())
+
+
+def test_mirroring_averages_over_all_mirror_images():
+    network = UNet3D(base_channels=2, levels=2).eval()
+    image = torch.randn(1, 1, 8, 8, 8)
+    with torch.no_grad():
+        once, flipped = Mirrored(network)(image), Mirrored(network)(image.flip((2, 4)))
+        views = [network(image.flip(a)).flip(a) for a in ((), (2,), (3,), (4,), (2, 3), (2, 4), (3, 4), (2, 3, 4))]
+    assert torch.allclose(once, torch.stack(views).mean(0), atol=1e-6)
+    assert torch.allclose(flipped.flip((2, 4)), once, atol=1e-6)

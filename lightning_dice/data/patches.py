@@ -180,6 +180,19 @@ def volume_loader(cases: Sequence[PreparedCase], workers: int, pin_memory: bool)
     return tio.SubjectsLoader(subjects, collate_fn=collate, batch_size=1, num_workers=workers, pin_memory=pin_memory)
 
 
+def window_starts(size: int, patch: int, overlap: float) -> list[int]:
+    """First voxels of the windows along an axis, as `Grid` lays them: the last one ends with the volume."""
+    last = max(size - patch, 0)
+    return sorted({*range(0, last, patch - _overlap_voxels(patch, overlap)), last})
+
+
+def _overlap_voxels(patch: int, overlap: float) -> int:
+    """Of neighbours, rounded down to an even number, as TorchIO wants it."""
+    if not 0 <= overlap < 1:
+        raise InputError(f"overlap={overlap}: expected a share of the patch from 0 to below 1, such as 0.5")
+    return 2 * int(overlap * patch / 2)
+
+
 class Grid:
     """A volume cut into patches on a regular grid, and put together again from what becomes of them.
 
@@ -191,12 +204,10 @@ class Grid:
     """
 
     def __init__(self, image: Tensor, patch_size: Sequence[int], overlap: float):
-        if not 0 <= overlap < 1:
-            raise InputError(f"overlap={overlap}: expected a share of the patch from 0 to below 1, such as 0.5")
+        voxels = tuple(_overlap_voxels(size, overlap) for size in patch_size)
         subject = tio.Subject(image=tio.ScalarImage(tensor=image))
         self._shape = subject.spatial_shape
-        voxels = [2 * int(overlap * size / 2) for size in patch_size]
-        self._sampler = tio.GridSampler(pad_to(subject, patch_size), tuple(patch_size), tuple(voxels))
+        self._sampler = tio.GridSampler(pad_to(subject, patch_size), tuple(patch_size), voxels)
         self._aggregator = tio.GridAggregator(self._sampler, overlap_mode="hann" if overlap else "average")
 
     def __len__(self) -> int:
