@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "lightning_dice"
 ORDER = [
     "errors", "files",
-    "data.labels", "data.cases", "data.layouts.nnunet", "data.layouts.paired", "data.layouts.totalsegmentator",
+    "data.labels", "data.dicom", "data.scans", "data.label_maps", "data.cases", "data.layouts.nnunet", "data.layouts.paired", "data.layouts.totalsegmentator",
     "data.phantom.body", "data.phantom.anatomy", "data.phantom.dataset",
     "data.volumes", "data.store", "data.patches", "data.datamodule",
     "network", "loss", "metrics", "inference", "module", "runs",
@@ -24,6 +24,9 @@ FORBIDDEN = {
     "data.cases": {"torch", "hydra"},
     "data.layouts": {"torch", "pytorch_lightning", "lightning_dice.data.layouts"},
     "data.phantom": {"torch", "torchio", "pytorch_lightning"},
+    "data.dicom": {"torch", "torchio", "pytorch_lightning", "hydra", "nibabel", "pydicom"},
+    "data.scans": {"torch", "torchio", "pytorch_lightning", "hydra", "pydicom"},
+    "data.label_maps": {"torch", "torchio", "pytorch_lightning", "hydra"},
     "data.volumes": {"torch", "torchio", "pytorch_lightning", "hydra"},
     "data.store": {"pytorch_lightning", "torchio", "hydra"},
     "data.patches": {"pytorch_lightning", "lightning_dice.data.layouts", "lightning_dice.network"},

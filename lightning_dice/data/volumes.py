@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
 from nibabel.affines import voxel_sizes
@@ -13,6 +12,7 @@ from scipy.ndimage import affine_transform, gaussian_filter
 
 from lightning_dice.data.cases import Case, LabelFile
 from lightning_dice.data.labels import BACKGROUND
+from lightning_dice.data.scans import Scan, read_scan
 from lightning_dice.errors import InputError
 
 AFFINE_TOLERANCE_MM = 0.01  # headers round: NIfTI keeps float32, and quaternions lose a little more
@@ -75,7 +75,8 @@ def read_volume(case: Case, preparation: Preparation) -> Volume:
         InputError: a file that cannot be read, an image that is not 3D, a label on another grid, a label value that is
             not declared, or voxels that are not finite. The line names the case and the file.
     """
-    hu, affine = _read(case.id, case.image)
+    scan = _read(case.id, case.image)
+    hu, affine = scan.voxels, scan.affine
     if hu.dtype.kind == "f" and not np.isfinite(hu).all():
         count = np.count_nonzero(~np.isfinite(hu))
         raise InputError(f"{case.id}: {case.image}: {count} voxels are NaN or infinite; expected HU, mend the file")
@@ -91,28 +92,19 @@ def spacing_mm(affine: np.ndarray) -> tuple[float, float, float]:
     return tuple(float(size) for size in voxel_sizes(affine))
 
 
-def _read(case_id: str, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The voxels (X, Y, Z), as stored or scaled by the header, and the affine (4, 4)."""
+def _read(case_id: str, path: Path) -> Scan:
     try:
-        image = nib.load(path)
-        data = np.asanyarray(image.dataobj)
-    except FileNotFoundError:
-        raise InputError(f"{case_id}: {path}: no such file") from None
-    except Exception as error:  # nibabel passes on whatever gzip, zlib and its header parsers raise
-        reason = str(error) or type(error).__name__
-        raise InputError(f"{case_id}: {path}: cannot be read ({reason}); replace the file") from None
-    while data.ndim > 3 and data.shape[-1] == 1:
-        data = data[..., 0]
-    if data.ndim != 3:
-        raise InputError(f"{case_id}: {path}: has the shape {data.shape}; expected a 3D volume")
-    return data, image.affine
+        return read_scan(path)
+    except InputError as error:
+        raise InputError(f"{case_id}: {error}") from None
 
 
 def _read_label(case: Case, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
     """Our classes, uint8 (X, Y, Z), on the image's grid."""
     label = np.full(shape, BACKGROUND, dtype=np.uint8)
     for file in case.labels:
-        values, label_affine = _read(case.id, file.path)
+        scan = _read(case.id, file.path)
+        values, label_affine = scan.voxels, scan.affine
         if values.shape != shape:
             raise InputError(
                 f"{case.id}: {file.path}: has the shape {values.shape} and its image {shape}; "
