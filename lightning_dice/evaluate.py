@@ -26,10 +26,7 @@ def evaluate(config: DictConfig) -> Run:
     """
     trained = Run(Path(config.run).expanduser())
     trained_config = OmegaConf.create(read_config(trained))
-    checkpoints = {"last": trained.last, "best": trained.best}
-    if config.checkpoint not in checkpoints:
-        raise InputError(f"checkpoint={config.checkpoint}: no such choice; expected one of {', '.join(checkpoints)}")
-    network, recipe = load_network(checkpoints[config.checkpoint])
+    network, recipe = load_network(trained.checkpoint(config.checkpoint))
     overlap = trained_config.overlap if config.overlap is None else config.overlap
     if config.get("data") is None:
         data = build_datamodule(trained_config)
@@ -41,9 +38,7 @@ def evaluate(config: DictConfig) -> Run:
     else:
         with open_dict(config):
             config.data.test = ALL_CASES
-            config.data.preparation.update(
-                asdict(recipe.preparation) | {"factor": None, "spacing_mm": recipe.spacing_mm}
-            )
+            config.data.preparation.update(asdict(recipe.at_spacing))
         data = build_datamodule(config)
         data.setup()
 

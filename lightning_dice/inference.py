@@ -9,7 +9,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lightning_dice.data.patches import Grid, window_starts
+from lightning_dice.errors import InputError
 
+PROGRAM_GB = 1.5  # libraries, and one window of the paper's network
+FLOAT = 4  # bytes
 NATIVE_SLICES = 8  # on the native grid at a time: 64 MB of probabilities for 512 × 512 and eight classes
 
 
@@ -71,6 +74,53 @@ def sliding_window_slabs(
             logits = sliding_window(network, image[..., low:high], patch_size, overlap, batch_size)
             bar.update(last - first + 1)
             yield logits[..., begin - low : end - low]
+
+
+def plan_slabs(
+    shape: Sequence[int],
+    itemsize: int,
+    step: Sequence[float],
+    classes: int,
+    patch_size: Sequence[int],
+    overlap: float,
+    limit_gb: float,
+) -> tuple[int, float]:
+    """How many layers of windows a slab may have to keep to the memory, and what that comes to.
+
+    Args:
+        shape: of the scan, in RAS+ orientation.
+        itemsize: bytes of one of its voxels.
+        step: scan voxels from one prepared voxel to the next.
+        classes: of the network.
+        limit_gb: for the whole process.
+
+    Returns:
+        The layers, and an estimate of the peak in GB.
+
+    Raises:
+        InputError: the limit is too low for the thinnest slab.
+    """
+    prepared = [size / s for size, s in zip(shape, step, strict=True)]
+    voxels, patch = float(np.prod(shape)), patch_size[2]
+    starts = window_starts(max(int(np.ceil(prepared[2])), patch), patch, overlap)
+    stride = starts[1] if len(starts) > 1 else patch
+    # The scan and its copy in float32, before; the scan, the prepared image three times and two label maps, later.
+    before = voxels * (itemsize + FLOAT)
+    held = voxels * (itemsize + 2) + 3 * FLOAT * float(np.prod(prepared))
+    held += 3 * FLOAT * classes * shape[0] * shape[1] * NATIVE_SLICES
+    slice_ = 5 * FLOAT * classes * max(prepared[0], patch_size[0]) * max(prepared[1], patch_size[1])  # of logits
+
+    def peak_gb(rows: int) -> float:
+        return PROGRAM_GB + max(before, held + slice_ * (patch + (rows - 1) * stride)) / 1e9
+
+    fewest = min(-(-patch // stride) + 1, len(starts))  # what one slice can take
+    if peak_gb(fewest) > limit_gb:
+        raise InputError(
+            f"memory_limit_gb={limit_gb}: this scan of {' × '.join(map(str, shape))} voxels takes at least "
+            f"{peak_gb(fewest):.1f} GB; raise the limit, or crop the scan"
+        )
+    rows = max(rows for rows in range(fewest, len(starts) + 1) if peak_gb(rows) <= limit_gb)
+    return rows, peak_gb(rows)
 
 
 def _slabs(starts: Sequence[int], patch: int, size: int, rows: int) -> Iterator[tuple[int, int, int, int]]:

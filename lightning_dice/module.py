@@ -40,6 +40,11 @@ class Recipe:
     spacing_mm: tuple[float, float, float]
     patch_size: tuple[int, int, int]
 
+    @property
+    def at_spacing(self) -> Preparation:
+        """How a scan of any voxel size comes to the one of the training."""
+        return dataclasses.replace(self.preparation, factor=None, spacing_mm=self.spacing_mm)
+
 
 class SegmentationModule(pl.LightningModule):
     """Trains `network` with `loss`, and segments whole volumes for validation and test.

@@ -67,6 +67,17 @@ class Run:
         """The checkpoint with the highest validation Dice, where there is a validation split."""
         return self.checkpoints / "best.ckpt"
 
+    def checkpoint(self, choice: str) -> Path:
+        """The last or the best one.
+
+        Raises:
+            InputError: another choice.
+        """
+        choices = {"last": self.last, "best": self.best}
+        if choice not in choices:
+            raise InputError(f"checkpoint={choice}: no such choice; expected one of {', '.join(choices)}")
+        return choices[choice]
+
     @property
     def metrics(self) -> Path:
         """CSV: the curves, with METRIC_COLUMNS; a row per point, blank where the point has no value."""

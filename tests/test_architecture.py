@@ -15,9 +15,9 @@ ORDER = [
     "paper.published", "paper.grid", "paper.statistics", "paper.observations", "paper.table1", "paper.figure1",
     "paper.slices", "paper.surfaces", "paper.segmentations", "paper.page",
     "callbacks", "build", "cli",
-    "prepare", "train", "evaluate", "report",
+    "prepare", "train", "evaluate", "predict", "report",
 ]  # fmt: skip
-COMMANDS = ("prepare", "train", "evaluate", "report")
+COMMANDS = ("prepare", "train", "evaluate", "predict", "report")
 # What a file must not know, at all.
 FORBIDDEN = {
     "data.labels": {"numpy", "torch"},

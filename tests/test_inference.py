@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 from torch import nn
@@ -63,12 +63,12 @@ def test_an_overlap_out_of_range_is_refused():
         segment(Pointwise(), torch.zeros(1, *PATCH), PATCH, overlap=1.5)
 
 
-@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.75])
-@pytest.mark.parametrize("depth", [9, 16, 40, 53])
-@pytest.mark.parametrize("rows", [1, 2, 3, None])
+@pytest.mark.parametrize("overlap", [0.0, 0.5, 0.75])
+@pytest.mark.parametrize("depth", [9, 53])
+@pytest.mark.parametrize("rows", [1, 2, None])
 def test_slabs_together_are_the_whole(rows, depth, overlap):
     torch.manual_seed(0)
-    network, image = UNet3D(base_channels=2, levels=3).eval(), torch.randn(1, 20, 16, depth)
+    network, image = UNet3D(base_channels=2, levels=3).eval(), torch.randn(1, 18, 16, depth)
     whole = sliding_window(network, image, PATCH, overlap, batch_size=1)
     slabs = list(sliding_window_slabs(network, image, PATCH, overlap, batch_size=1, rows=rows))
     assert torch.equal(torch.cat(slabs, dim=-1), whole)
@@ -87,6 +87,7 @@ def native_by_scipy(logits, shape, step):
     return p.argmax(axis=0), first - second
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     shape=st.tuples(*[st.integers(1, 13)] * 3),
     step=st.tuples(*[st.sampled_from([1.0, 1.7, 2.0, 4.0, 0.6])] * 3),

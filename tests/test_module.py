@@ -18,10 +18,15 @@ RECIPE = Recipe(
 
 
 def save(path, network) -> None:
+    save_module(path, SegmentationModule(network, RECIPE, nn.Identity(), torch.optim.Adam))
+
+
+def save_module(path, module) -> None:
+    """A checkpoint as the trainer writes it."""
     trainer = pl.Trainer(
         logger=False, enable_progress_bar=False, accelerator="cpu", barebones=False, default_root_dir=path.parent
     )
-    trainer.strategy.connect(SegmentationModule(network, RECIPE, nn.Identity(), torch.optim.Adam))
+    trainer.strategy.connect(module)
     trainer.save_checkpoint(path)
 
 

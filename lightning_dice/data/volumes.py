@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from nibabel.affines import voxel_sizes
-from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 from scipy.ndimage import affine_transform, gaussian_filter
 
 from lightning_dice.data.cases import Case, LabelFile
@@ -80,11 +80,17 @@ def read_volume(case: Case, preparation: Preparation) -> Volume:
     if hu.dtype.kind == "f" and not np.isfinite(hu).all():
         count = np.count_nonzero(~np.isfinite(hu))
         raise InputError(f"{case.id}: {case.image}: {count} voxels are NaN or infinite; expected HU, mend the file")
-    image, grid = _downsample(*_to_ras(hu, affine), preparation, order=1)
-    label, _ = _downsample(*_to_ras(_read_label(case, hu.shape, affine), affine), preparation, order=0)
+    image, grid = prepare_image(hu, affine, preparation)
+    label, _ = _downsample(*to_ras(_read_label(case, hu.shape, affine), affine), preparation, order=0)
+    return Volume(image, np.ascontiguousarray(label), grid)
+
+
+def prepare_image(hu: np.ndarray, affine: np.ndarray, preparation: Preparation) -> tuple[np.ndarray, np.ndarray]:
+    """Orient, downsample and window a scan (X, Y, Z) with its affine: float16 in [0, 1], RAS+, and the new affine."""
+    image, grid = _downsample(*to_ras(hu, affine), preparation, order=1)
     low, high = preparation.window_hu
     scaled = (np.clip(image.astype(np.float32), low, high) - low) / (high - low)
-    return Volume(np.ascontiguousarray(scaled, np.float16), np.ascontiguousarray(label), grid)
+    return np.ascontiguousarray(scaled, np.float16), grid
 
 
 def spacing_mm(affine: np.ndarray) -> tuple[float, float, float]:
@@ -134,21 +140,34 @@ def _paint(label: np.ndarray, values: np.ndarray, case_id: str, file: LabelFile)
             label[values == value] = declared[value]
 
 
-def _to_ras(data: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def to_ras(data: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Flip and permute the axes so that they run to the right, anterior and superior, as nearly as they can."""
     turn = io_orientation(affine)
     return apply_orientation(data, turn), affine @ inv_ornt_aff(turn, data.shape)
+
+
+def from_ras(data: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """Turn an array that `to_ras` would give back into the order of the scan that has this affine."""
+    return apply_orientation(data, ornt_transform(axcodes2ornt("RAS"), io_orientation(affine)))
+
+
+def prepared_step(affine: np.ndarray, preparation: Preparation) -> np.ndarray:
+    """Scan voxels from one prepared voxel to the next, along each RAS axis (3,), of a scan in that orientation.
+
+    The first voxels of both grids coincide.
+    """
+    if preparation.factor is not None:
+        return np.full(3, float(preparation.factor))
+    step = np.array(preparation.spacing_mm) / spacing_mm(affine)
+    return np.ones(3) if np.allclose(step, 1, atol=SPACING_TOLERANCE) else step
 
 
 def _downsample(
     data: np.ndarray, affine: np.ndarray, preparation: Preparation, order: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """By striding or by resampling; order 1 is for images (linear), 0 for labels (nearest neighbour)."""
-    if preparation.factor is not None:
-        step = np.full(3, float(preparation.factor))
-    else:
-        step = np.array(preparation.spacing_mm) / spacing_mm(affine)
-    if np.allclose(step, 1, atol=SPACING_TOLERANCE):
+    step = prepared_step(affine, preparation)
+    if (step == 1).all():
         return data, affine
     if preparation.smooth and order:
         data = gaussian_filter(data.astype(np.float32), sigma=np.maximum(step - 1, 0) / 2)

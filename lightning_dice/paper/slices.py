@@ -19,11 +19,14 @@ COLOURS = ListedColormap([(*(channel / 255 for channel in label.colour), float(l
 
 @dataclass(frozen=True)
 class Pictured:
-    """What one row shows: HU, truth and prediction, all (X, Y, Z) in RAS+, and the voxel size in mm."""
+    """What one row shows: HU, truth and prediction, all (X, Y, Z) in RAS+, and the voxel size in mm.
+
+    A scan of which nobody knows the truth has none.
+    """
 
     case: str
     hu: np.ndarray
-    truth: np.ndarray
+    truth: np.ndarray | None
     prediction: np.ndarray
     spacing_mm: tuple[float, float, float]
 
@@ -40,6 +43,7 @@ def read_pictured(
 def slices_figure(rows: Sequence[Pictured], title: str = "") -> Figure:
     """A row per case: truth and prediction on the axial slice, and on the coronal one, that show the most classes.
 
+    Without a truth the CT alone is in its place.
     Patients are seen as radiologists see them: from the feet and from the front, so that their right is on the left.
     """
     figure = Figure(figsize=(12.5, 0.5 + 3.1 * len(rows)), layout="constrained")
@@ -47,10 +51,11 @@ def slices_figure(rows: Sequence[Pictured], title: str = "") -> Figure:
     axes = figure.subplots(len(rows), 4, squeeze=False)
     for row, line in zip(rows, axes, strict=True):
         for column, plane in enumerate(PLANES):
-            place = richest_slice(row.truth, PLANES[plane])
-            for offset, name in enumerate(("truth", "prediction")):
+            shown = {"CT": None} if row.truth is None else {"truth": row.truth}
+            place = richest_slice(row.prediction if row.truth is None else row.truth, PLANES[plane])
+            for offset, (name, label) in enumerate((shown | {"prediction": row.prediction}).items()):
                 axis = line[2 * column + offset]
-                draw_slice(axis, row, getattr(row, name), plane, place)
+                draw_slice(axis, row, label, plane, place)
                 axis.set_title(f"{row.case}, {plane}: {name}", fontsize=9)
     organ_legend(figure)
     return figure
@@ -70,8 +75,8 @@ def richest_slice(label: np.ndarray, axis: int) -> int:
     return int(np.lexsort((smallest, classes))[-1])
 
 
-def draw_slice(axis: Axes, row: Pictured, label: np.ndarray, plane: str, place: int) -> None:
-    """One slice of the CT, windowed for soft tissue, under a translucent label map."""
+def draw_slice(axis: Axes, row: Pictured, label: np.ndarray | None, plane: str, place: int) -> None:
+    """One slice of the CT, windowed for soft tissue, under a translucent label map if there is one."""
     across = PLANES[plane]
     width, height = (size for i, size in enumerate(row.spacing_mm) if i != across)
 
@@ -81,5 +86,6 @@ def draw_slice(axis: Axes, row: Pictured, label: np.ndarray, plane: str, place: 
 
     shown = {"aspect": height / width, "interpolation": "nearest"}
     axis.imshow(view(row.hu), cmap="gray", vmin=SOFT_TISSUE_HU[0], vmax=SOFT_TISSUE_HU[1], **shown)
-    axis.imshow(view(label), cmap=COLOURS, vmin=0, vmax=NUM_CLASSES - 1, alpha=0.55, **shown)
+    if label is not None:
+        axis.imshow(view(label), cmap=COLOURS, vmin=0, vmax=NUM_CLASSES - 1, alpha=0.55, **shown)
     axis.set_axis_off()

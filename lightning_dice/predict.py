@@ -1,0 +1,105 @@
+"""python -m lightning_dice.predict run=FOLDER input=SCAN output=FOLDER: label maps of scans, on their own grids."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import torch
+from lightning_fabric import Fabric
+from omegaconf import DictConfig
+from torch import nn
+
+from lightning_dice.build import best_precision
+from lightning_dice.cli import command
+from lightning_dice.data.label_maps import LABEL_MAP_ENDINGS, write_dicom_seg, write_label_map
+from lightning_dice.data.labels import NAMES
+from lightning_dice.data.scans import Scan, find_scans, read_scan
+from lightning_dice.data.volumes import from_ras, prepare_image, prepared_step, spacing_mm, to_ras
+from lightning_dice.errors import InputError
+from lightning_dice.files import replacing
+from lightning_dice.inference import Mirrored, plan_slabs, sliding_window_slabs, to_native
+from lightning_dice.module import Recipe, load_network
+from lightning_dice.paper.slices import Pictured, slices_figure
+from lightning_dice.runs import Run, write_table
+
+
+def predict(config: DictConfig) -> pd.DataFrame:
+    """Segment each scan of `input`, and write its label map and the organs' volumes to `output`.
+
+    A scan that cannot be used does not keep the others from being segmented.
+
+    Returns:
+        `volumes.csv`: a row per scan, in mL.
+
+    Raises:
+        InputError: no such run or input, or scans that could not be used, a line each.
+    """
+    if config.ending not in LABEL_MAP_ENDINGS:
+        raise InputError(f"ending={config.ending}: expected one of {', '.join(LABEL_MAP_ENDINGS)}")
+    network, recipe = load_network(Run(Path(config.run).expanduser()).checkpoint(config.checkpoint))
+    network = Mirrored(network) if config.mirror else network
+    precision = best_precision(config.accelerator) if config.precision == "auto" else config.precision
+    fabric = Fabric(accelerator=config.accelerator, devices=1, precision=precision)
+    network = fabric.setup_module(network.to(memory_format=torch.channels_last_3d))
+    print(f"{config.run}: {precision} on {fabric.device}")
+
+    output = Path(config.output).expanduser()
+    volumes, problems = [], []
+    for path in find_scans(Path(config.input).expanduser()):
+        try:
+            volumes.append(_predict(config, network, recipe, read_scan(path, config.series), output))
+        except InputError as problem:
+            problems.append(str(problem))
+    table = pd.DataFrame(volumes)
+    if volumes:
+        write_table(output / "volumes.csv", table.round(3))
+        print(f"\n{table.to_string(index=False, float_format='{:.1f}'.format)}\n\nwritten to {output}")
+    if problems:
+        raise InputError("\n".join(problems))
+    return table
+
+
+def _predict(config: DictConfig, network: nn.Module, recipe: Recipe, scan: Scan, output: Path) -> dict[str, object]:
+    """Write what is asked for of one scan; its row of volumes."""
+    if config.dicom_seg and not scan.is_dicom:
+        raise InputError(
+            f"dicom_seg=true: {scan.files[0]} is no DICOM series, which a DICOM SEG refers to; leave it out"
+        )
+    if scan.voxels.dtype.kind == "f" and not np.isfinite(scan.voxels).all():
+        raise InputError(f"{scan.files[0]}: holds voxels that are NaN or infinite; expected HU, mend the file")
+    hu, affine = to_ras(scan.voxels, scan.affine)
+    preparation = recipe.at_spacing
+    step = prepared_step(affine, preparation)
+    rows, peak_gb = plan_slabs(
+        hu.shape, hu.itemsize, step, len(recipe.classes), recipe.patch_size, config.overlap, config.memory_limit_gb
+    )
+    print(f"{scan.name}: {' × '.join(map(str, scan.voxels.shape))} voxels, up to {peak_gb:.1f} GB of memory")
+    image, grid = prepare_image(hu, affine, preparation)
+    prepared = torch.from_numpy(image).float()[None]
+    slabs = sliding_window_slabs(network, prepared, recipe.patch_size, config.overlap, 1, rows, progress=True)
+    if config.probabilities:
+        slabs = [torch.cat(list(slabs), dim=-1)]
+        _write_probabilities(slabs[0].softmax(dim=0).numpy(), grid, output / f"{scan.name}.probabilities.nii.gz")
+    classes = np.array([NAMES.index(name) for name in recipe.classes], np.uint8)
+    found = classes[to_native(slabs, image.shape[2], hu.shape, step)]
+    label = from_ras(found, scan.affine)
+    write_label_map(label, scan, output / f"{scan.name}{config.ending}")
+    if config.dicom_seg:
+        write_dicom_seg(label, scan, output / f"{scan.name}.seg.dcm")
+    if config.overlay:
+        row = Pictured(scan.name, hu, None, found, spacing_mm(affine))
+        with replacing(output / f"{scan.name}.png") as path:
+            slices_figure([row]).savefig(path, dpi=150)
+    millilitres = np.bincount(label.ravel(order="K"), minlength=len(NAMES)) * abs(np.linalg.det(affine[:3, :3])) / 1000
+    return {"scan": scan.name} | {f"{name}_ml": millilitres[NAMES.index(name)] for name in recipe.classes[1:]}
+
+
+def _write_probabilities(softmax: np.ndarray, affine: np.ndarray, path: Path) -> None:
+    """NIfTI of float32 (X, Y, Z, L), on the network's grid."""
+    with replacing(path) as temporary:
+        nib.save(nib.Nifti1Image(np.moveaxis(softmax, 0, -1), affine), temporary)
+
+
+if __name__ == "__main__":
+    command("predict", paths=("run", "input", "output"))(predict)()

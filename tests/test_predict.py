@@ -1,0 +1,193 @@
+"""From a scan's file to a label map on its own grid."""
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import SimpleITK as sitk
+import torch
+from hydra import compose, initialize_config_dir
+from PIL import Image
+
+from lightning_dice.cli import config_folder
+from lightning_dice.data.labels import NAMES
+from lightning_dice.data.volumes import Preparation
+from lightning_dice.errors import InputError
+from lightning_dice.inference import plan_slabs
+from lightning_dice.module import Recipe, SegmentationModule
+from lightning_dice.network import UNet3D
+from lightning_dice.predict import predict
+from tests.conftest import tiny_case, write_nifti
+from tests.ct_series import write_series
+from tests.test_module import save_module
+
+SPACING = (6.0, 6.0, 6.0)
+PATCH = (8, 8, 8)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder of a run whose network is untrained, and paints all eight classes."""
+    torch.manual_seed(3)
+    network = UNet3D(base_channels=4, levels=2)
+    network.train()
+    for seed in range(20):  # the batch norms' statistics
+        network(torch.from_numpy(tiny_case(seed)[0][None, None, ::2, ::2, ::2].astype(np.float32) / 1000 + 0.5))
+    with torch.no_grad():
+        image = torch.from_numpy(tiny_case(0)[0][None, None, ::2, ::2, ::2].astype(np.float32) / 1000 + 0.5)
+        logits = network.eval()(image)
+        network.classes.bias -= logits.mean(dim=(0, 2, 3, 4))
+    folder = tmp_path_factory.mktemp("run")
+    recipe = Recipe(NAMES, Preparation(factor=None, spacing_mm=SPACING), SPACING, PATCH)
+    save_module(folder / "checkpoints" / "last.ckpt", SegmentationModule(network, recipe))
+    return folder
+
+
+def predicted(run, scan, output, *overrides) -> pd.DataFrame:
+    plain = ["precision=32-true", "accelerator=cpu"]
+    asked = [f"run='{run}'", f"input='{scan}'", f"output='{output}'", *plain, *overrides]
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return predict(compose("predict", asked))
+
+
+def labels_of(path) -> np.ndarray:
+    return np.asarray(nib.load(path).dataobj)
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "SPL", "ARI"])
+@pytest.mark.parametrize("is_oblique", [False, True])
+def test_the_label_map_lies_on_the_scans_own_grid(run, tmp_path, codes, is_oblique):
+    """The same patient, stored in another order of voxels: the same labels, in that order."""
+    hu, _ = tiny_case(0)
+    affine = nib.affines.from_matvec(np.diag([3.0, 3, 3]), [-40, -30, 20])
+    if is_oblique:
+        affine = nib.affines.from_matvec(nib.eulerangles.euler2mat(0.08, 0.1, -0.07)) @ affine
+    ras = nib.Nifti1Image(hu, affine)
+    order = nib.orientations.ornt_transform(*map(nib.orientations.axcodes2ornt, ("RAS", codes)))
+    turned = ras.as_reoriented(order)
+    for name, image in (("ras", ras), ("turned", turned)):
+        nib.save(image, tmp_path / f"{name}.nii.gz")
+        predicted(run, tmp_path / f"{name}.nii.gz", tmp_path / "out")
+    written = nib.load(tmp_path / "out" / "turned.nii.gz")
+    assert "".join(nib.aff2axcodes(written.affine)) == codes
+    assert written.shape == turned.shape
+    assert np.allclose(written.affine, nib.load(tmp_path / "turned.nii.gz").affine, atol=1e-6)
+    one, other = (sitk.ReadImage(tmp_path / folder / "turned.nii.gz") for folder in (".", "out"))
+    for grid in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection"):
+        assert np.allclose(getattr(one, grid)(), getattr(other, grid)(), atol=1e-6)
+    expected = nib.load(tmp_path / "out" / "ras.nii.gz").as_reoriented(order)
+    assert len(np.unique(expected.dataobj)) > 3
+    assert np.array_equal(written.dataobj, expected.dataobj)
+
+
+def test_prediction_agrees_with_evaluation_where_the_grids_agree(run, tmp_path):
+    """At the network's own voxel size both see the same image; without overlap they cut the same windows."""
+    hu, _ = tiny_case(1)
+    write_nifti(tmp_path / "a.nii.gz", hu, np.diag([*SPACING, 1]))
+    predicted(run, tmp_path / "a.nii.gz", tmp_path / "out", "overlap=0", "probabilities=true")
+    softmax = nib.load(tmp_path / "out" / "a.probabilities.nii.gz")
+    assert softmax.shape == (*hu.shape, 8)
+    assert np.allclose(softmax.get_fdata().sum(axis=3), 1, atol=1e-5)
+    assert np.array_equal(softmax.get_fdata().argmax(axis=3), labels_of(tmp_path / "out" / "a.nii.gz"))
+
+
+def test_a_dicom_series_gives_the_labels_of_the_same_scan_as_nifti(run, tmp_path):
+    hu, _ = tiny_case(2)
+    write_series(tmp_path / "series", hu)
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(tmp_path / "series")))
+    sitk.WriteImage(reader.Execute(), tmp_path / "same.nii.gz")
+    for scan in ("series", "same.nii.gz"):
+        predicted(run, tmp_path / scan, tmp_path / "out", "dicom_seg=" + str(scan == "series").lower())
+    assert np.array_equal(labels_of(tmp_path / "out" / "series.nii.gz"), labels_of(tmp_path / "out" / "same.nii.gz"))
+    assert (tmp_path / "out" / "series.seg.dcm").is_file()
+    with pytest.raises(InputError, match=r"dicom_seg=true: .*same\.nii\.gz is no DICOM series"):
+        predicted(run, tmp_path / "same.nii.gz", tmp_path / "out", "dicom_seg=true")
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.5])
+def test_little_memory_changes_nothing_but_the_slabs(run, tmp_path, overlap):
+    hu = np.random.default_rng(0).normal(0, 200, (20, 18, 90)).astype(np.int16)
+    write_nifti(tmp_path / "long.nii.gz", hu)
+    shape, step = hu.shape, (2, 2, 2)
+    limits = {}
+    for limit in (8.0, 1.502):
+        rows, peak = plan_slabs(shape, 2, step, 8, PATCH, overlap, limit)
+        limits[rows] = limit
+        assert peak <= limit
+        predicted(
+            run, tmp_path / "long.nii.gz", tmp_path / str(limit), f"memory_limit_gb={limit}", f"overlap={overlap}"
+        )
+    assert min(limits) < max(limits)
+    few, many = (labels_of(tmp_path / str(limit) / "long.nii.gz") for limit in limits.values())
+    assert np.array_equal(few, many)
+
+
+def test_a_limit_that_cannot_be_kept_is_refused(run, tmp_path):
+    write_nifti(tmp_path / "a.nii.gz", tiny_case(0)[0])
+    with pytest.raises(InputError, match=r"memory_limit_gb=1: this scan of 24 × 20 × 28 voxels takes at least 1\.5 GB"):
+        predicted(run, tmp_path / "a.nii.gz", tmp_path / "out", "memory_limit_gb=1")
+    assert not (tmp_path / "out").exists()
+
+
+def test_volumes_are_voxels_times_their_size(run, tmp_path):
+    write_nifti(tmp_path / "scans" / "a.nii.gz", tiny_case(0)[0], np.diag([-2.0, -2, 5, 1]))
+    write_nifti(tmp_path / "scans" / "b.nii.gz", tiny_case(1)[0])
+    table = predicted(run, tmp_path / "scans", tmp_path / "out")
+    assert table["scan"].tolist() == ["a", "b"]
+    written = pd.read_csv(tmp_path / "out" / "volumes.csv")
+    assert list(written) == ["scan", *(f"{name}_ml" for name in NAMES[1:])]
+    for name, millilitres in (("a", 0.020), ("b", 0.027)):
+        counts = np.bincount(labels_of(tmp_path / "out" / f"{name}.nii.gz").ravel(), minlength=8)
+        row = written.set_index("scan").loc[name]
+        assert row.to_numpy() == pytest.approx(counts[1:] * millilitres, abs=1e-3)
+        assert row.max() > 0
+
+
+def test_one_bad_scan_does_not_keep_the_others_from_their_label_maps(run, tmp_path):
+    write_nifti(tmp_path / "scans" / "a.nii.gz", tiny_case(0)[0])
+    (tmp_path / "scans" / "b.nii.gz").write_bytes(b"no scan")
+    holes = tiny_case(0)[0].astype(np.float32)
+    holes[3, 4, 5] = np.nan
+    write_nifti(tmp_path / "scans" / "c.nii.gz", holes)
+    write_nifti(tmp_path / "scans" / "d.nii.gz", tiny_case(1)[0])
+    with pytest.raises(InputError) as refusal:
+        predicted(run, tmp_path / "scans", tmp_path / "out")
+    lines = str(refusal.value).splitlines()
+    assert len(lines) == 2
+    assert "b.nii.gz: cannot be read" in lines[0]
+    assert "c.nii.gz: holds voxels that are NaN" in lines[1]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.nii.gz", "d.nii.gz", "volumes.csv"}
+    assert pd.read_csv(tmp_path / "out" / "volumes.csv")["scan"].tolist() == ["a", "d"]
+
+
+@pytest.mark.parametrize("ending", [".seg.nrrd", ".mha", ".nii"])
+def test_other_formats_hold_the_same_labels(run, tmp_path, ending):
+    write_nifti(tmp_path / "a.nii.gz", tiny_case(0)[0])
+    for each in (ending, ".nii.gz"):
+        predicted(run, tmp_path / "a.nii.gz", tmp_path / "out", f"ending={each}")
+    arrays = [sitk.GetArrayFromImage(sitk.ReadImage(tmp_path / "out" / f"a{each}")) for each in (ending, ".nii.gz")]
+    assert np.array_equal(*arrays)
+
+
+def test_a_picture_shows_the_organs(run, tmp_path):
+    write_nifti(tmp_path / "a.nii.gz", tiny_case(0)[0])
+    predicted(run, tmp_path / "a.nii.gz", tmp_path / "out", "overlay=true", "mirror=true")
+    pixels = np.asarray(Image.open(tmp_path / "out" / "a.png").convert("RGB")).reshape(-1, 3)
+    assert len(np.unique(pixels, axis=0)) > 50
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("ending=.png", r"ending=\.png: expected one of \.nii\.gz"),
+        ("checkpoint=first", "checkpoint=first: no such choice; expected one of last, best"),
+        ("overlap=1", r"overlap=1: expected a share"),
+        ("series=1.2.3", r"series=1\.2\.3: chooses in a folder of DICOM"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(run, tmp_path, override, message):
+    write_nifti(tmp_path / "a.nii.gz", tiny_case(0)[0])
+    with pytest.raises(InputError, match=message):
+        predicted(run, tmp_path / "a.nii.gz", tmp_path / "out", override)
+    assert not (tmp_path / "out").exists()
