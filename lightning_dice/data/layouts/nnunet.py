@@ -8,10 +8,10 @@ from pathlib import Path
 
 from lightning_dice.data.cases import Case, LabelFile
 from lightning_dice.data.labels import BACKGROUND, NAMES
+from lightning_dice.data.scans import ENDINGS
 from lightning_dice.errors import InputError
 
 CHANNEL = "_0000"
-ENDINGS = (".nii.gz", ".nii")
 
 
 def nnunet_cases(root: Path | str) -> list[Case]:
