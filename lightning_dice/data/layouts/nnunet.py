@@ -18,8 +18,8 @@ def nnunet_cases(root: Path | str) -> list[Case]:
     """List the training cases below `root`, by name.
 
     Raises:
-        InputError: no readable `dataset.json`, a label that is not ours by name for all of them, an ending that is not
-            NIfTI's, no case at all, or images and labels that do not pair up; all unpaired ones are named at once.
+        InputError: no readable `dataset.json`, a label that is not ours by name for all of them, an ending that cannot
+            be read, no case at all, or images and labels that do not pair up; all unpaired ones are named at once.
     """
     root = Path(root)
     ids, ending = _read_dataset_json(root / "dataset.json")
