@@ -8,7 +8,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "lightning_dice"
 ORDER = [
     "errors", "files",
-    "data.labels", "data.dicom", "data.scans", "data.label_maps", "data.cases", "data.layouts.nnunet", "data.layouts.paired", "data.layouts.totalsegmentator",
+    "data.labels", "data.dicom", "data.scans", "data.label_maps",
+    "data.cases", "data.layouts.nnunet", "data.layouts.paired", "data.layouts.totalsegmentator",
     "data.phantom.body", "data.phantom.anatomy", "data.phantom.dataset",
     "data.volumes", "data.store", "data.patches", "data.datamodule",
     "network", "loss", "metrics", "inference", "module", "runs",

@@ -1,6 +1,7 @@
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from lightning_dice.data.cases import Case, LabelFile
 from lightning_dice.data.volumes import Preparation, read_volume, spacing_mm
@@ -108,6 +109,20 @@ def test_a_scaled_header_and_a_float_label_are_read(tmp_path):
     volume = read_volume(case, Preparation(factor=1, window_hu=(-1000, 1000)))
     assert np.abs(volume.image[::-1, ::-1].astype(float) * 2000 - 1000 - hu).max() < 3  # the header's step is 2 HU
     assert np.array_equal(volume.label[::-1, ::-1], label)
+
+
+@pytest.mark.parametrize("ending", [".nrrd", ".mha"])
+def test_images_and_labels_may_be_of_any_format(tmp_path, ending):
+    case = make_case(tmp_path, *tiny_case(7))
+    files = [case.image, case.labels[0].path]
+    for path in files:
+        sitk.WriteImage(sitk.ReadImage(path), path.with_name(path.name.replace(".nii.gz", ending)))
+    image, label = (path.with_name(path.name.replace(".nii.gz", ending)) for path in files)
+    other = Case("somebody", image, (LabelFile(label, IDENTITY),))
+    volume, expected = (read_volume(one, Preparation(factor=2)) for one in (other, case))
+    assert np.array_equal(volume.image, expected.image)
+    assert np.array_equal(volume.label, expected.label)
+    assert np.allclose(volume.affine, expected.affine)
 
 
 def four_d(hu, label):

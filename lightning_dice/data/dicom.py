@@ -5,6 +5,7 @@ Attributes: DICOM PS3.3, C.7.6.2 (Image Plane) and C.8.2.1 (CT Image).
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,13 @@ import SimpleITK as sitk
 from lightning_dice.errors import InputError
 
 CT_STORAGE = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1")  # SOP classes: one slice, many frames
-OFF_GRID = 0.1  # of the spacing: positions are rounded, often to 0.1 mm; a missing slice is off by 0.5 at least
+# Transfer syntaxes that GDCM decodes: uncompressed, deflated, RLE, JPEG, JPEG-LS and JPEG 2000. Its codecs write to
+# stderr what they think of others.
+DECODED = {
+    "1.2.840.10008.1.2" + end
+    for end in ("", ".1", ".1.99", ".2", ".5", *(f".4.{number}" for number in (50, 51, 57, 70, 80, 81, 90, 91)))
+}
+OFF_GRID = 0.2  # of the spacing: positions are rounded, some to 0.1 mm; a missing slice is off by 0.5 at least
 OFF_ORIENTATION = 1e-3  # of a direction's unit vector: 0.06 degrees
 CONVERT = "convert the series with dcm2niix and give the NIfTI file"
 
@@ -139,26 +146,28 @@ def read_slices(files: Sequence[Path]) -> Iterator[np.ndarray]:
 
 
 def _read_headers(folder: Path) -> list[_Slice]:
-    slices = []
-    for path in files_in(folder):
-        if path.is_dir() or not is_dicom(path):
-            continue
-        reader = sitk.ImageFileReader()
-        reader.SetImageIO("GDCMImageIO")
-        reader.SetFileName(path)
-        try:
-            reader.ReadImageInformation()
-        except RuntimeError:
-            if _head_uid(path, b"\x02\x00\x02\x00") in ("", *CT_STORAGE):
-                raise _undecodable(path) from None
-            continue  # no picture
-        header = {tag: _clean(reader.GetMetaData(tag)) for tag in reader.GetMetaDataKeys()}
-        slices.append(_Slice(path, header, tuple(reader.GetSize())))
+    paths = [path for path in files_in(folder) if not path.is_dir() and is_dicom(path)]
+    slices = [found for path in paths if (found := _read_header(path))]
     if not slices:
         raise InputError(
             f"{folder}: no DICOM slice in it; expected the folder that holds the files of one CT series, not one above"
         )
     return slices
+
+
+def _read_header(path: Path) -> _Slice | None:
+    """None for what is no picture, such as a report."""
+    if _transfer_syntax(path) in DECODED:
+        reader = sitk.ImageFileReader()
+        reader.SetImageIO("GDCMImageIO")
+        reader.SetFileName(path)
+        with suppress(RuntimeError):
+            reader.ReadImageInformation()
+            header = {tag: _clean(reader.GetMetaData(tag)) for tag in reader.GetMetaDataKeys()}
+            return _Slice(path, header, tuple(reader.GetSize()))
+    if _head_uid(path, b"\x02\x00\x02\x00") in ("", *CT_STORAGE):
+        raise _undecodable(path)
+    return None
 
 
 def _clean(text: str) -> str:
@@ -234,11 +243,15 @@ def _step(folder: Path, slices: Sequence[_Slice], positions: np.ndarray, normal:
 
 
 def _undecodable(path: Path) -> InputError:
-    syntax = _head_uid(path, b"\x02\x00\x10\x00") or "unknown"
+    syntax = _transfer_syntax(path) or "unknown"
     return InputError(
-        f"{path}: cannot be decoded (transfer syntax {syntax}); it is damaged or compressed in a way that GDCM does not "
-        "read, export it anew without compression"
+        f"{path}: cannot be decoded (transfer syntax {syntax}); it is damaged, or compressed in a way that GDCM does "
+        "not read: export it anew without compression"
     )
+
+
+def _transfer_syntax(path: Path) -> str:
+    return _head_uid(path, b"\x02\x00\x10\x00")
 
 
 def _head_uid(path: Path, tag: bytes) -> str:

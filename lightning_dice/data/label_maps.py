@@ -41,7 +41,7 @@ def write_label_map(label: np.ndarray, scan: Scan, path: Path) -> None:
             `.nrrd` and `.mha` hold the numbers alone. A NIfTI scan's sform and qform are copied.
 
     Raises:
-        InputError: another ending, or a path that cannot be written.
+        InputError: another ending.
     """
     _check(label, scan)
     name = path.name.lower()

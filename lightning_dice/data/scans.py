@@ -39,7 +39,7 @@ class Scan:
 
 
 def find_scans(path: Path | str) -> list[Path]:
-    """What `read_scan` can read at `path`: itself, if a file or a folder of DICOM; else the scans in the folder, by name.
+    """What `read_scan` can read at `path`: a file or a folder of DICOM itself, else the scans in the folder, by name.
 
     Files of other endings, hidden files, and folders without DICOM are passed by.
 
@@ -66,8 +66,8 @@ def find_scans(path: Path | str) -> list[Path]:
 def read_scan(path: Path | str, series: str | None = None) -> Scan:
     """Read a file or the DICOM series in a folder.
 
-    The grid is kept as it is, in any orientation. Sheared ones, which a tilted gantry leaves, are refused: distances and
-    resampling take the axes for perpendicular.
+    The grid is kept as it is, in any orientation. Sheared ones, which a tilted gantry leaves, are refused: distances
+    and resampling take the axes for perpendicular.
 
     Args:
         series: Series Instance UID, where a DICOM folder holds several.
@@ -125,8 +125,8 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(f"{path}: its lengths are in {unit}; expected mm, convert the header")
     if not (image.header["sform_code"] or image.header["qform_code"]):
         raise InputError(
-            f"{path}: its header does not say where the voxels lie (sform_code and qform_code are 0), nor which side is "
-            "left; convert the scan anew, such as with dcm2niix"
+            f"{path}: its header does not say where the voxels lie, nor which side is left (sform_code and "
+            "qform_code are 0); convert the scan anew, such as with dcm2niix"
         )
     shape = _three(path, image.shape)
     stored = image.dataobj.get_unscaled().reshape(shape, order="F")
@@ -200,7 +200,10 @@ def _reason(error: Exception) -> str:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """What ITK and nibabel find odd in a file stays off stderr: either we refuse it, or it does not matter."""
+    """What ITK and nibabel find odd in a file stays off stderr: either we refuse it, or it does not matter.
+
+    Only ITK's reader of MetaImage still tells of a truncated file by itself.
+    """
     shown = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:

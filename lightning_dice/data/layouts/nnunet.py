@@ -10,10 +10,10 @@ from pathlib import Path
 
 from lightning_dice.data.cases import Case, LabelFile
 from lightning_dice.data.labels import BACKGROUND, NAMES
+from lightning_dice.data.scans import ENDINGS
 from lightning_dice.errors import InputError
 
 CHANNEL = "_0000"
-ENDINGS = (".nii.gz", ".nii")
 SYNONYMS = {  # normalised names of other data sets → ours
     "aorta": "artery",
     "portal_vein": "vein",
@@ -28,8 +28,8 @@ def nnunet_cases(root: Path | str) -> list[Case]:
     """List the training cases below `root`, by name.
 
     Raises:
-        InputError: no readable `dataset.json`, none of its labels ours by name, an ignore label, an ending that is not
-            NIfTI's, no case at all, or images and labels that do not pair up; all unpaired ones are named at once.
+        InputError: no readable `dataset.json`, none of its labels ours by name, an ignore label, an ending that cannot
+            be read, no case at all, or images and labels that do not pair up; all unpaired ones are named at once.
     """
     root = Path(root)
     ids, ending = _read_dataset_json(root / "dataset.json")
