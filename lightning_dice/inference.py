@@ -164,9 +164,18 @@ def to_native(slabs: Iterable[Tensor], depth: int, shape: Sequence[int], step: S
             for axis in (0, 1):
                 places = np.minimum(np.arange(shape[axis]) / step[axis], slab.shape[1 + axis] - 1)
                 part = _interpolate(part, 1 + axis, places)
-            labels[..., low:high] = part.argmax(dim=0).numpy()
+            labels[..., low:high] = _highest(part).numpy()
         done = ready
     return labels
+
+
+def _highest(values: Tensor) -> Tensor:
+    """Argmax over the first dimension, uint8; torch's own takes ten times as long over any but the last one."""
+    best, places = values[0], torch.zeros(values.shape[1:], dtype=torch.uint8)
+    for place in range(1, len(values)):
+        places.masked_fill_(values[place] > best, place)
+        best = torch.maximum(best, values[place])
+    return places
 
 
 def _interpolate(values: Tensor, dim: int, places: np.ndarray) -> Tensor:

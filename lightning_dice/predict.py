@@ -91,7 +91,8 @@ def _predict(config: DictConfig, network: nn.Module, recipe: Recipe, scan: Scan,
         row = Pictured(scan.name, hu, None, found, spacing_mm(affine))
         with replacing(output / f"{scan.name}.png") as path:
             slices_figure([row]).savefig(path, dpi=150)
-    millilitres = np.bincount(label.ravel(order="K"), minlength=len(NAMES)) * abs(np.linalg.det(affine[:3, :3])) / 1000
+    voxels = sum(np.bincount(plane.ravel(), minlength=len(NAMES)) for plane in found)  # bincount takes 8 bytes a voxel
+    millilitres = voxels * abs(np.linalg.det(affine[:3, :3])) / 1000
     return {"scan": scan.name} | {f"{name}_ml": millilitres[NAMES.index(name)] for name in recipe.classes[1:]}
 
 
