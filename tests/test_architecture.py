@@ -8,7 +8,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "lightning_dice"
 ORDER = [
     "errors", "files",
-    "data.labels", "data.cases", "data.layouts.nnunet", "data.layouts.paired", "data.layouts.totalsegmentator",
+    "data.labels", "data.cases", "data.integrity",
+    "data.layouts.nnunet", "data.layouts.paired", "data.layouts.totalsegmentator",
     "data.phantom.body", "data.phantom.anatomy", "data.phantom.dataset",
     "data.volumes", "data.store", "data.patches", "data.datamodule",
     "network", "loss", "metrics", "inference", "module", "runs",
@@ -22,6 +23,7 @@ COMMANDS = ("prepare", "train", "evaluate", "report")
 FORBIDDEN = {
     "data.labels": {"numpy", "torch"},
     "data.cases": {"torch", "hydra"},
+    "data.integrity": {"torch", "torchio", "pytorch_lightning", "hydra"},
     "data.layouts": {"torch", "pytorch_lightning", "lightning_dice.data.layouts"},
     "data.phantom": {"torch", "torchio", "pytorch_lightning"},
     "data.volumes": {"torch", "torchio", "pytorch_lightning", "hydra"},

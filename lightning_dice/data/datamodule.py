@@ -1,6 +1,7 @@
 """The LightningDataModule: data set → prepared store → patches for training, whole volumes for validation and test."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import astuple
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -9,11 +10,15 @@ import torchio as tio
 from torch.utils.data import DataLoader
 
 from lightning_dice.data.cases import Case, Split, split_cases
+from lightning_dice.data.integrity import ERROR, Examination, Finding, check_copies, findings_frame
 from lightning_dice.data.patches import Batch, PatchQueue, Transform, patch_loader, subject_of, volume_loader
-from lightning_dice.data.store import PreparedCase, fingerprint, prepare_cases
+from lightning_dice.data.store import PreparedCase, check_cases, fingerprint, prepare_cases
 from lightning_dice.data.volumes import Preparation
+from lightning_dice.errors import InputError
+from lightning_dice.files import replacing
 
 ALL_CASES = 1  # as data.test: every case is a test case
+ON_ERROR = ("stop", "skip")
 
 
 class CTDataModule(pl.LightningDataModule):
@@ -37,6 +42,15 @@ class CTDataModule(pl.LightningDataModule):
         transform: TorchIO's, on the training volumes; none in the paper.
         num_workers: background processes that cut patches.
         seed: of patients, positions and transforms.
+        exclude: ids of cases to leave out.
+        on_error: what to do with cases in which `integrity` finds an error: "stop", or "skip" to leave them out.
+
+    Attributes:
+        findings: what `integrity` found in the cases.
+        excluded: the cases that are left out, with the reason.
+
+    Raises:
+        InputError: an unknown `on_error`.
     """
 
     def __init__(
@@ -55,8 +69,12 @@ class CTDataModule(pl.LightningDataModule):
         transform: Transform | None = None,
         num_workers: int = 0,
         seed: int = 0,
+        exclude: Sequence[str] = (),
+        on_error: str = "stop",
     ):
         super().__init__()
+        if on_error not in ON_ERROR:
+            raise InputError(f"data.on_error={on_error}: no such choice; expected one of {', '.join(ON_ERROR)}")
         self.name = name
         self.layout = layout
         self.root = Path(root).expanduser()
@@ -68,6 +86,9 @@ class CTDataModule(pl.LightningDataModule):
         self.transform = transform
         self.num_workers = num_workers
         self.seed = seed
+        self.exclude, self.on_error = [str(i) for i in exclude], on_error
+        self.findings: list[Finding] = []
+        self.excluded: dict[str, str] = {}
         self.cases: dict[str, PreparedCase] = {}
         self.split = Split((), (), ())
 
@@ -75,17 +96,62 @@ class CTDataModule(pl.LightningDataModule):
         """Prepare the data set as far as needed, and split it.
 
         Raises:
-            InputError: cases that cannot be read, or too few of them.
+            InputError: cases with errors, all at once, unless they are to be skipped; an unknown one to exclude; or too
+                few cases.
         """
         if self.cases:
             return
-        prepared = prepare_cases(self.layout(self.root), self.preparation, self.store / self.name)
-        ids = [case.id for case in prepared]
+        prepared, examinations = prepare_cases(self._choose(), self.preparation, self.store / self.name)
+        self._judge(examinations)
+        self.cases = {case.id: case for case in prepared if case.id not in self.excluded}
+        kept = [tuple(i for i in part if i in self.cases) for part in astuple(self.split)]
+        if not self.cases or (self.split.train and not kept[0]):
+            raise InputError(f"{self.root}: without {', '.join(self.excluded)} no case is left; mend or add some")
+        self.split = Split(*kept)
+
+    def check(self) -> None:
+        """Look for what `setup` would find, into `findings`, and prepare nothing.
+
+        Raises:
+            InputError: as `setup`.
+        """
+        self._judge(check_cases(self._choose(), self.preparation, self.store / self.name))
+
+    def _choose(self) -> list[Case]:
+        """Split all cases, so that leaving one out moves no other from part to part, and leave out the excluded."""
+        cases = self.layout(self.root)
+        ids = [case.id for case in cases]
+        unknown = [i for i in self.exclude if i not in ids]
+        if unknown:
+            raise InputError(f"data.exclude={unknown}: no such case in {self.root}; expected ids such as {ids[0]}")
+        self.excluded = dict.fromkeys(self.exclude, "data.exclude")
         if self.test == ALL_CASES:
             self.split = Split((), (), tuple(ids))
         else:
             self.split = split_cases(ids, self.test, self.validation, self.split_seed)
-        self.cases = {case.id: case for case in prepared}
+        return [case for case in cases if case.id not in self.excluded]
+
+    def _judge(self, examinations: Sequence[Examination]) -> None:
+        """Record all findings, and end with the errors among them or skip their cases."""
+        found = [finding for one in examinations for finding in one.findings]
+        self.findings = found + check_copies(examinations, self.split)
+        with replacing(self.integrity) as path:
+            findings_frame(self.findings).to_csv(path, index=False)
+        errors = [finding for finding in self.findings if finding.level == ERROR]
+        if errors and self.on_error == "stop":
+            cases = {error.case: None for error in errors}
+            raise InputError(
+                f"{len(errors)} errors in {len(cases)} of {len(examinations)} cases, see {self.integrity}; mend them, "
+                "leave cases out by data.exclude=[…], or those with errors by data.on_error=skip:\n"
+                + "\n".join(sorted(map(str, errors)))
+            )
+        for error in errors:
+            self.excluded.setdefault(error.case, str(error))
+
+    @property
+    def integrity(self) -> Path:
+        """CSV of the findings."""
+        return self.store / self.name / "integrity.csv"
 
     @property
     def fingerprint(self) -> str:

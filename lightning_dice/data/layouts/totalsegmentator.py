@@ -21,25 +21,17 @@ MASKS = {
 
 
 def totalsegmentator_cases(root: Path | str) -> list[Case]:
-    """List the subjects below `root`, by name.
+    """List the subjects below `root`, by name. One without a mask of our classes is listed too.
 
     Raises:
-        InputError: no `*/ct.nii.gz` below `root`, or a subject without one of the masks; all that miss are named.
+        InputError: no `*/ct.nii.gz` below `root`.
     """
     root = Path(root)
-    cases, missing = [], []
+    cases = []
     for image in sorted(root.glob("*/ct.nii.gz")):
-        files = []
-        for mask, name in MASKS.items():
-            path = image.parent / "segmentations" / f"{mask}.nii.gz"
-            files.append(LabelFile(path, ((0, 0), (1, NAMES.index(name)))))
-            if not path.is_file():
-                missing.append(str(path))
+        masks = image.parent / "segmentations"
+        files = [LabelFile(masks / f"{mask}.nii.gz", ((0, 0), (1, NAMES.index(name)))) for mask, name in MASKS.items()]
         cases.append(Case(image.parent.name, image, tuple(files)))
     if not cases:
         raise InputError(f"{root}: no */ct.nii.gz in it; data.root must hold TotalSegmentator's subject folders")
-    if missing:
-        raise InputError(
-            "\n".join([f"{root}: {len(missing)} masks are missing, add them or remove the subjects:", *missing])
-        )
     return cases
