@@ -49,7 +49,7 @@ class Run:
 
     @property
     def environment(self) -> Path:
-        """JSON: fingerprint of the data, cases left out of them and why, voxels and weights of the classes; a record per
+        """JSON: fingerprint of the data, cases left out and why, voxels and weights of the classes; a record per
         session that trained the run, with its first step, time, versions, device, precision, commit."""
         return self.folder / "environment.json"
 

@@ -14,7 +14,7 @@ ORDER = [
     "data.volumes", "data.store", "data.patches", "data.datamodule",
     "network", "loss", "metrics", "inference", "module", "runs",
     "paper.published", "paper.grid", "paper.statistics", "paper.observations", "paper.table1", "paper.figure1",
-    "paper.slices", "paper.surfaces", "paper.segmentations", "paper.page",
+    "paper.slices", "paper.card", "paper.surfaces", "paper.segmentations", "paper.page",
     "callbacks", "build", "cli",
     "prepare", "train", "evaluate", "report",
 ]  # fmt: skip
