@@ -34,7 +34,9 @@ def prepare(config: DictConfig) -> CTDataModule:
     voxels = np.sum([case.voxels for case in cases], axis=0)
     weights = {name: class_weights(voxels, name).tolist() for name in WEIGHTINGS}
     folder = data.store / data.name
-    card = write_card(folder, data.name, cases, data.preparation.window_hu, weights, data.findings, data.excluded)
+    about = f"{data.root} in {data.preparation}"
+    window = data.preparation.window_hu
+    card = write_card(folder, data.name, about, cases, window, weights, data.findings, data.excluded)
     print(f"{len(cases)} cases of {data.root}, prepared in {folder}, with a page about them: {card}")
     print(classes_table(voxels))
     return data

@@ -44,7 +44,7 @@ def scaled(command: str) -> list[str]:
 
 def test_the_commands_of_readme_run_one_after_the_other(desk):
     python = [shlex.join(shlex.split(command)) for command in COMMANDS if command.startswith("python -m ")]
-    assert len(python) == 9
+    assert len(python) == 10
     # What the evaluation needs is the demo's run, which README gets from `make demo`.
     demo = "python -m lightning_dice.train experiment=demo loss=simple optim.lr=0.01"
     environment = os.environ | {"LIGHTNING_DICE_CACHE": str(desk / "cache"), "CUDA_VISIBLE_DEVICES": ""}

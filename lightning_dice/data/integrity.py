@@ -91,11 +91,18 @@ def findings_frame(findings: Iterable[Finding]) -> pd.DataFrame:
     return pd.DataFrame([asdict(row) for row in rows], columns=[field.name for field in fields(Finding)])
 
 
+def short_frame(findings: Iterable[Finding]) -> pd.DataFrame:
+    """The same for people: `level, case, check, file, value, expected`, files without their folders."""
+    frame = findings_frame(findings)
+    frame["file"] = [Path(file).name for file in frame["file"]]
+    return frame[["level", "case", "check", "file", "value", "expected"]]
+
+
 def findings_table(findings: Sequence[Finding]) -> str:
-    """The findings as text for a terminal; their folders stay in the CSV."""
-    table = findings_frame(findings)
-    table["file"] = [Path(file).name for file in table["file"]]
-    return table[["level", "case", "check", "file", "value"]].to_string(index=False, justify="left")
+    """The findings as text for a terminal; what was expected stays in the CSV."""
+    table = short_frame(findings).drop(columns="expected")
+    left = {name: f"{{:<{max(map(len, column))}}}".format for name, column in table.items()}
+    return table.to_string(index=False, justify="left", formatters=left)
 
 
 def content_hash(voxels: np.ndarray) -> str:

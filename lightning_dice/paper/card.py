@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lightning_dice.data.integrity import Finding, findings_frame
+from lightning_dice.data.integrity import Finding, short_frame
 from lightning_dice.data.labels import NAMES, NUM_CLASSES
 from lightning_dice.data.store import PreparedCase
 from lightning_dice.files import replacing
@@ -25,7 +25,7 @@ STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse; display: block; overflow-x: auto; font-size: 14px }
 th, td { padding: .2rem .7rem; border-bottom: 1px solid #ddd; text-align: right; vertical-align: top }
-th:first-child, td:first-child, .text th, .text td { text-align: left; overflow-wrap: anywhere }
+th:first-child, td:first-child, .text th, .text td { text-align: left }
 img { max-width: 100% }
 """
 
@@ -42,6 +42,7 @@ class Section:
 def write_card(
     folder: Path,
     title: str,
+    about: str,
     cases: Sequence[PreparedCase],
     window_hu: Sequence[float],
     weights: Mapping[str, Sequence[float]],
@@ -53,6 +54,7 @@ def write_card(
     Args:
         folder: to write to.
         title: of the page.
+        about: a sentence below it: where the data come from and how they were prepared.
         cases: in the store, at least one.
         window_hu: that the stored images are clipped to.
         weights: of the classes, by the name of the weighting.
@@ -74,8 +76,8 @@ def write_card(
     mosaic_figure(shown, window_hu).savefig(picture, format="png", dpi=110)
     contents = {
         "card.png": picture.getvalue(),
-        "card.md": _markdown(title, [*sections, mosaic], "card.png").encode(),
-        "card.html": _html(title, [*sections, mosaic], picture.getvalue()).encode(),
+        "card.md": _markdown(title, about, [*sections, mosaic], "card.png").encode(),
+        "card.html": _html(title, about, [*sections, mosaic], picture.getvalue()).encode(),
     }
     for name, content in contents.items():
         with replacing(folder / name) as path:
@@ -153,13 +155,13 @@ def _classes(cases: Sequence[PreparedCase], weights: Mapping[str, Sequence[float
     table["voxels"] = [f"{count:,}" for count in voxels]
     table["share %"] = [f"{share:.3f}" for share in voxels / voxels.sum() * 100]
     for name, values in weights.items():
-        table[name] = [f"{value:.3e}" for value in values]
+        table[name] = [f"{value:.4g}" for value in values]
     return Section("Classes", "Voxels over all cases, and the weights that training on all of them would use.", table)
 
 
 def _findings(findings: Sequence[Finding], excluded: Mapping[str, str]) -> list[Section]:
     text = "What the integrity check found." if findings else "The integrity check found nothing."
-    table = findings_frame(findings).set_index("level") if findings else None
+    table = short_frame(findings).set_index("level") if findings else None
     sections = [Section("Findings", text, table)]
     if excluded:
         reasons = pd.DataFrame({"reason": list(excluded.values())}, index=pd.Index(list(excluded), name="case"))
@@ -167,8 +169,8 @@ def _findings(findings: Sequence[Finding], excluded: Mapping[str, str]) -> list[
     return sections
 
 
-def _markdown(title: str, sections: Sequence[Section], picture: str) -> str:
-    lines = [f"# {title}", ""]
+def _markdown(title: str, about: str, sections: Sequence[Section], picture: str) -> str:
+    lines = [f"# {title}", "", about, ""]
     for section in sections:
         lines += [f"## {section.title}", "", section.text, ""]
         if section.table is not None:
@@ -179,7 +181,7 @@ def _markdown(title: str, sections: Sequence[Section], picture: str) -> str:
     return "\n".join([*lines, f"![Axial slices with labels]({picture})", ""])
 
 
-def _html(title: str, sections: Sequence[Section], picture: bytes) -> str:
+def _html(title: str, about: str, sections: Sequence[Section], picture: bytes) -> str:
     parts = []
     for section in sections:
         parts += [f"<h2>{section.title}</h2>", f"<p>{html.escape(section.text)}</p>"]
@@ -191,7 +193,7 @@ def _html(title: str, sections: Sequence[Section], picture: bytes) -> str:
         [
             '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8"/>',
             f"<title>{html.escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>",
-            f"<h1>{html.escape(title)}</h1>",
+            f"<h1>{html.escape(title)}</h1>\n<p>{html.escape(about)}</p>",
             *parts,
             f'<img alt="Axial slices with labels" src="{source}"/>\n</body>\n</html>\n',
         ]
