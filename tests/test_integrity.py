@@ -179,7 +179,7 @@ def test_the_command_goes_on_without_the_bad_cases_when_it_is_told_to(ruin, tmp_
     ("setting", "message"),
     [
         ({"exclude": ["a", "q"]}, r"data.exclude=\['q'\]: no such case in .*; expected ids such as a"),
-        ({"exclude": ["a", "b", "c"]}, "without a, b, c no case is left"),
+        ({"exclude": ["a", "b", "c"]}, "3 cases left out, such as a, leave none to train or test on"),
     ],
 )
 def test_what_cannot_be_excluded_is_told_in_one_line(tmp_path, setting, message):

@@ -106,7 +106,8 @@ class CTDataModule(pl.LightningDataModule):
         self.cases = {case.id: case for case in prepared if case.id not in self.excluded}
         kept = [tuple(i for i in part if i in self.cases) for part in astuple(self.split)]
         if not self.cases or (self.split.train and not kept[0]):
-            raise InputError(f"{self.root}: without {', '.join(self.excluded)} no case is left; mend or add some")
+            left_out = f"{len(self.excluded)} cases left out, such as {next(iter(self.excluded))}"
+            raise InputError(f"{self.root}: {left_out}, leave none to train or test on; mend or add some")
         self.split = Split(*kept)
 
     def check(self) -> None:

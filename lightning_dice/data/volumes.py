@@ -97,7 +97,7 @@ def read_case(case: Case) -> tuple[Scan | None, Examination]:
     image = _try(case.id, case.image, findings)
     if image:
         findings += check_image(case, *image)
-        label = np.full(image[0].shape, BACKGROUND, dtype=np.uint8)
+        label = np.full_like(image[0], BACKGROUND, dtype=np.uint8, subok=False)  # in the files' order, for speed
     for file in case.labels:
         voxels = _try(case.id, file.path, findings)
         if not voxels:
