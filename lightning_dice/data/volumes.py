@@ -70,7 +70,7 @@ class Preparation:
 
 
 @dataclass(frozen=True)
-class Scan:
+class LabelledScan:
     """A case on its own grid: image (X, Y, Z) in HU, label uint8 of the same shape, and the affine (4, 4) in mm."""
 
     hu: np.ndarray
@@ -87,7 +87,7 @@ class Volume:
     affine: np.ndarray
 
 
-def read_case(case: Case) -> tuple[Scan | None, Examination]:
+def read_case(case: Case) -> tuple[LabelledScan | None, Examination]:
     """Read each file of a case once, and look at what is in it.
 
     Returns:
@@ -120,10 +120,10 @@ def read_case(case: Case) -> tuple[Scan | None, Examination]:
         image_sha256=content_hash(image[0]) if image and image[0].dtype.kind in "iufb" else "",
         label_sha256=content_hash(label) if is_sound and label.any() else "",
     )
-    return Scan(image[0], label, image[1]) if is_sound else None, examination
+    return LabelledScan(image[0], label, image[1]) if is_sound else None, examination
 
 
-def prepare_volume(scan: Scan, preparation: Preparation) -> Volume:
+def prepare_volume(scan: LabelledScan, preparation: Preparation) -> Volume:
     """Orient, downsample and window."""
     image, grid = _downsample(*_to_ras(scan.hu, scan.affine), preparation, order=1)
     label, _ = _downsample(*_to_ras(scan.label, scan.affine), preparation, order=0)

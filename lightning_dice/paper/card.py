@@ -22,10 +22,11 @@ MOST_PICTURED = 24
 COLUMNS = 6
 BRIGHTEST = int(np.float16(1).view(np.uint16))  # as bits; those of numbers from 0 are in their order
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
-table { border-collapse: collapse; display: block; overflow-x: auto; font-size: 14px }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+table { border-collapse: collapse; font-size: 14px }
 th, td { padding: .2rem .7rem; border-bottom: 1px solid #ddd; text-align: right; vertical-align: top }
 th:first-child, td:first-child, .text th, .text td { text-align: left }
+.text td:nth-last-child(-n+2) { overflow-wrap: anywhere; min-width: 12rem }
 img { max-width: 100% }
 """
 
