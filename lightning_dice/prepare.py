@@ -1,23 +1,42 @@
-"""python -m lightning_dice.prepare: bring a data set into the store, and tell what is in it."""
+"""python -m lightning_dice.prepare: bring a data set into the store, and tell what is in it, good and bad."""
 
 from omegaconf import DictConfig
 
 from lightning_dice.build import build_datamodule
 from lightning_dice.cli import command
 from lightning_dice.data.datamodule import CTDataModule
+from lightning_dice.data.integrity import findings_table
+from lightning_dice.loss import WEIGHTINGS, class_weights
+from lightning_dice.paper.card import write_card
 from lightning_dice.paper.table1 import classes_table
 
 
 def prepare(config: DictConfig) -> CTDataModule:
-    """Generate phantoms if asked for, prepare what is not in the store yet, and tell the classes' shares.
+    """Generate phantoms if asked for, prepare what is not in the store yet, tell the classes' shares, and
+    write the card of the data set.
+
+    With `check` nothing is prepared. Either way the findings of the integrity check are told.
 
     Raises:
         InputError: a data set that cannot be used; all its problems in one message.
     """
     data = build_datamodule(config)
-    data.setup()
-    print(f"{len(data.cases)} cases of {data.root}, prepared in {data.store / data.name}")
-    print(classes_table(data.taught, data.class_voxels))
+    try:
+        data.check() if config.check else data.setup()
+    finally:
+        if data.findings:
+            print(findings_table(data.findings))
+    if config.check:
+        print(f"{data.root}: checked, {len(data.findings)} findings, listed in {data.integrity}")
+        return data
+    cases, voxels = list(data.cases.values()), data.class_voxels
+    weights = {name: class_weights(voxels, name).tolist() for name in WEIGHTINGS}
+    folder = data.store / data.name
+    about = f"{data.root} in {data.preparation}"
+    window = data.preparation.window_hu
+    card = write_card(folder, data.name, about, cases, data.taught, window, weights, data.findings, data.excluded)
+    print(f"{len(cases)} cases of {data.root}, prepared in {folder}, with a page about them: {card}")
+    print(classes_table(data.taught, voxels))
     return data
 
 

@@ -29,7 +29,7 @@ SCORE_COLUMNS = (
 
 # Where files lie and what they are computed on is not part of what a run is; everything else is.
 NOT_PART_OF_A_RUN = (
-    "output_dir", "cache", "rerun", "data.root", "data.store", "data.num_workers",
+    "output_dir", "cache", "rerun", "data.root", "data.store", "data.num_workers", "data.on_error",
     "trainer.accelerator", "trainer.devices", "trainer.enable_progress_bar",
 )  # fmt: skip
 LONGEST_REASON = 500  # characters of an error's text that are kept
@@ -49,8 +49,8 @@ class Run:
 
     @property
     def environment(self) -> Path:
-        """JSON: fingerprint of the data, voxels and weights of the classes; a record per session that trained the run,
-        with its first step, time, versions, device, precision, commit."""
+        """JSON: fingerprint of the data, cases left out and why, voxels and weights of the classes; a record per
+        session that trained the run, with its first step, time, versions, device, precision, commit."""
         return self.folder / "environment.json"
 
     @property
@@ -167,15 +167,21 @@ def find_run(config: dict[str, Any], data_fingerprint: str) -> Run:
 
 
 def begin_run(
-    run: Run, config: dict[str, Any], data_fingerprint: str, classes: dict[str, Any], session: dict[str, Any]
+    run: Run,
+    config: dict[str, Any],
+    data_fingerprint: str,
+    excluded: dict[str, str],
+    classes: dict[str, Any],
+    session: dict[str, Any],
 ) -> None:
     """Write a new run's configuration and environment, or add a session to those of one that goes on.
 
     Args:
+        excluded: the cases that are left out, with the reason.
         classes: voxels and weights of the training.
         session: `from_step`, `device` and `precision`; where and with which versions it runs is added.
     """
-    new = {"data": data_fingerprint, "classes": classes, "sessions": []}
+    new = {"data": data_fingerprint, "excluded": excluded, "classes": classes, "sessions": []}
     environment = read_json(run.environment) if run.config.is_file() else new
     environment["sessions"].append(session | _environment())
     write_json(run.environment, environment)

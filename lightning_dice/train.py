@@ -38,6 +38,8 @@ def train(config: DictConfig) -> Run:
     settings = plain(config)
     data = build_datamodule(config)
     data.setup()
+    if data.findings:
+        print(f"{len(data.findings)} findings about the data, {len(data.excluded)} cases left out: {data.integrity}")
     run = find_run(settings, data.fingerprint)
     if run.done.is_file():
         print(f"{run.folder}: finished before; rerun=true starts over in a new folder")
@@ -62,7 +64,7 @@ def _train(config: DictConfig, settings: dict[str, Any], run: Run, data: CTDataM
         "weights": None if weights is None else weights.tolist(),
     }
     session = {"from_step": step, "device": device_name(trainer), "precision": trainer.precision}
-    begin_run(run, settings, data.fingerprint, classes, session)  # whatever can be refused has been
+    begin_run(run, settings, data.fingerprint, data.excluded, classes, session)  # whatever can be refused has been
     cut_metrics(run, step)
     print(classes_table(**classes))
     if untaught := [name for name in NAMES if name not in data.taught]:

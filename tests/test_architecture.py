@@ -8,13 +8,13 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "lightning_dice"
 ORDER = [
     "errors", "files",
-    "data.labels", "data.dicom", "data.scans", "data.label_maps",
-    "data.cases", "data.layouts.nnunet", "data.layouts.paired", "data.layouts.totalsegmentator",
+    "data.labels", "data.dicom", "data.scans", "data.label_maps", "data.cases", "data.integrity",
+    "data.layouts.nnunet", "data.layouts.paired", "data.layouts.totalsegmentator",
     "data.phantom.body", "data.phantom.anatomy", "data.phantom.dataset",
     "data.volumes", "data.store", "data.patches", "data.datamodule",
     "network", "loss", "metrics", "inference", "module", "runs",
     "paper.published", "paper.grid", "paper.statistics", "paper.observations", "paper.table1", "paper.figure1",
-    "paper.slices", "paper.surfaces", "paper.segmentations", "paper.page",
+    "paper.slices", "paper.card", "paper.surfaces", "paper.segmentations", "paper.page",
     "callbacks", "build", "cli",
     "prepare", "train", "evaluate", "predict", "report",
 ]  # fmt: skip
@@ -23,6 +23,7 @@ COMMANDS = ("prepare", "train", "evaluate", "predict", "report")
 FORBIDDEN = {
     "data.labels": {"numpy", "torch"},
     "data.cases": {"torch", "hydra"},
+    "data.integrity": {"torch", "torchio", "pytorch_lightning", "hydra"},
     "data.layouts": {"torch", "pytorch_lightning", "lightning_dice.data.layouts"},
     "data.phantom": {"torch", "torchio", "pytorch_lightning"},
     "data.dicom": {"torch", "torchio", "pytorch_lightning", "hydra", "nibabel", "pydicom"},

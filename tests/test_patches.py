@@ -16,7 +16,8 @@ PATCH = (16, 12, 20)
 
 @pytest.fixture(scope="module")
 def cases(nnunet_root, tmp_path_factory):
-    return prepare_cases(nnunet_cases(nnunet_root), Preparation(factor=1), tmp_path_factory.mktemp("store"), workers=1)
+    store = tmp_path_factory.mktemp("store")
+    return prepare_cases(nnunet_cases(nnunet_root), Preparation(factor=1), store, workers=1)[0]
 
 
 def make_queue(cases, seed=0, batch_size=3, patch_size=PATCH, **settings) -> PatchQueue:

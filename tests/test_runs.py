@@ -20,7 +20,7 @@ from lightning_dice.runs import (
 
 def open_run(config, data):
     run = find_run(config, data)
-    begin_run(run, config, data, {"voxels": [7]}, {"from_step": 0, "device": "cpu"})
+    begin_run(run, config, data, {"case_1": "data.exclude"}, {"voxels": [7]}, {"from_step": 0, "device": "cpu"})
     return run
 
 
@@ -52,6 +52,7 @@ def test_a_new_run_writes_its_configuration_and_environment(config):
     environment = json.loads(run.environment.read_text())
     assert environment["data"] == "data"
     assert environment["classes"] == {"voxels": [7]}
+    assert environment["excluded"] == {"case_1": "data.exclude"}
     (session,) = environment["sessions"]
     assert (session["from_step"], session["device"]) == (0, "cpu")
     assert session["versions"]["torch"]

@@ -8,7 +8,6 @@ import pytest
 from lightning_dice.data.layouts.nnunet import nnunet_cases
 from lightning_dice.data.store import fingerprint, prepare_cases
 from lightning_dice.data.volumes import Preparation, read_volume
-from lightning_dice.errors import InputError
 from tests.conftest import tiny_case, write_nifti, write_nnunet
 
 SETTINGS = Preparation(factor=2)
@@ -16,7 +15,7 @@ SETTINGS = Preparation(factor=2)
 
 def test_the_store_holds_what_reading_gives(nnunet_root, tmp_path):
     cases = nnunet_cases(nnunet_root)
-    for case, prepared in zip(cases, prepare_cases(cases, SETTINGS, tmp_path, workers=1), strict=True):
+    for case, prepared in zip(cases, prepare_cases(cases, SETTINGS, tmp_path, workers=1)[0], strict=True):
         volume = read_volume(case, SETTINGS)
         assert prepared.id == case.id
         assert np.array_equal(np.load(prepared.image), volume.image)
@@ -29,7 +28,7 @@ def test_the_store_holds_what_reading_gives(nnunet_root, tmp_path):
 
 def test_workers_do_not_matter(nnunet_root, tmp_path):
     cases = nnunet_cases(nnunet_root)[:3]
-    one, two = (prepare_cases(cases, SETTINGS, tmp_path / str(n), workers=n) for n in (1, 2))
+    one, two = (prepare_cases(cases, SETTINGS, tmp_path / str(n), workers=n)[0] for n in (1, 2))
     assert [case.sha256 for case in one] == [case.sha256 for case in two]
     for a, b in zip(one, two, strict=True):
         assert a.image.read_bytes() == b.image.read_bytes()
@@ -59,10 +58,10 @@ def test_a_second_run_writes_nothing_and_a_change_only_what_changed(tmp_path):
 
 def test_an_interrupted_case_is_prepared_again(tmp_path):
     root, store = write_nnunet(tmp_path / "data", 1), tmp_path / "store"
-    (first,) = prepare_cases(nnunet_cases(root), SETTINGS, store)
+    ((first,), _) = prepare_cases(nnunet_cases(root), SETTINGS, store)
     first.image.with_name(first.image.name.replace("image.npy", "json")).unlink()  # what is written last
     first.image.write_bytes(b"half")
-    (second,) = prepare_cases(nnunet_cases(root), SETTINGS, store)
+    ((second,), _) = prepare_cases(nnunet_cases(root), SETTINGS, store)
     assert second == first
     assert np.load(second.image).shape == second.shape
 
@@ -72,12 +71,10 @@ def test_all_bad_cases_are_told_at_once_and_the_good_ones_kept(tmp_path, workers
     root, store = write_nnunet(tmp_path / "data", 4), tmp_path / "store"
     (root / "imagesTr" / "case_0_0000.nii.gz").write_bytes(b"")
     write_nifti(root / "labelsTr" / "case_2.nii.gz", np.full((24, 20, 28), 77, np.uint8))
-    with pytest.raises(InputError) as refusal:
-        prepare_cases(nnunet_cases(root), SETTINGS, store, workers=workers)
-    lines = str(refusal.value).splitlines()
-    assert lines[0] == "2 of 4 cases cannot be prepared:"
-    assert lines[1].startswith("case_0: ")
-    assert lines[2].startswith("case_2: ")
+    prepared, examinations = prepare_cases(nnunet_cases(root), SETTINGS, store, workers=workers)
+    assert [case.id for case in prepared] == ["case_1", "case_3"]
+    errors = [finding for one in examinations for finding in one.findings if finding.level == "error"]
+    assert [(error.case, error.check) for error in errors] == [("case_0", "file"), ("case_2", "label values")]
     assert sorted(name.partition("-")[0] for name in written(store)) == ["case_1"] * 3 + ["case_3"] * 3
 
 
@@ -86,8 +83,8 @@ def test_the_fingerprint_is_the_datas_own(nnunet_root, tmp_path):
     shutil.copytree(nnunet_root, moved)
     for path in moved.rglob("*.nii.gz"):
         os.utime(path, (1, 1))
-    here = prepare_cases(nnunet_cases(nnunet_root), SETTINGS, tmp_path / "a", workers=1)
-    there = prepare_cases(nnunet_cases(moved), SETTINGS, tmp_path / "b", workers=1)
+    here, _ = prepare_cases(nnunet_cases(nnunet_root), SETTINGS, tmp_path / "a", workers=1)
+    there, _ = prepare_cases(nnunet_cases(moved), SETTINGS, tmp_path / "b", workers=1)
     assert fingerprint(here) == fingerprint(there) == fingerprint(here[::-1])
     assert fingerprint(here) != fingerprint(here[1:])
     assert fingerprint(here) != fingerprint([dataclasses.replace(here[0], sha256="0"), *here[1:]])

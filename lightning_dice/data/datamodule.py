@@ -1,6 +1,7 @@
 """The LightningDataModule: data set → prepared store → patches for training, whole volumes for validation and test."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import astuple
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -9,13 +10,16 @@ import torchio as tio
 from torch.utils.data import DataLoader
 
 from lightning_dice.data.cases import Case, Split, given_split, split_cases
+from lightning_dice.data.integrity import ERROR, Examination, Finding, check_copies, findings_frame
 from lightning_dice.data.labels import BACKGROUND, NAMES
 from lightning_dice.data.patches import Batch, PatchQueue, Transform, patch_loader, subject_of, volume_loader
-from lightning_dice.data.store import PreparedCase, fingerprint, prepare_cases
+from lightning_dice.data.store import PreparedCase, check_cases, fingerprint, prepare_cases
 from lightning_dice.data.volumes import Preparation
 from lightning_dice.errors import InputError
+from lightning_dice.files import replacing
 
 ALL_CASES = 1  # as data.test: every case is a test case
+ON_ERROR = ("stop", "skip")
 
 
 class CTDataModule(pl.LightningDataModule):
@@ -42,6 +46,15 @@ class CTDataModule(pl.LightningDataModule):
         transform: TorchIO's, on the training volumes; none in the paper.
         num_workers: background processes that cut patches.
         seed: of patients, positions and transforms.
+        exclude: ids of cases to leave out.
+        on_error: what to do with cases in which `integrity` finds an error: "stop", or "skip" to leave them out.
+
+    Attributes:
+        findings: what `integrity` found in the cases.
+        excluded: the cases that are left out, with the reason.
+
+    Raises:
+        InputError: an unknown `on_error`.
     """
 
     def __init__(
@@ -61,8 +74,12 @@ class CTDataModule(pl.LightningDataModule):
         transform: Transform | None = None,
         num_workers: int = 0,
         seed: int = 0,
+        exclude: Sequence[str] = (),
+        on_error: str = "stop",
     ):
         super().__init__()
+        if on_error not in ON_ERROR:
+            raise InputError(f"data.on_error={on_error}: no such choice; expected one of {', '.join(ON_ERROR)}")
         self.name = name
         self.layout = layout
         self.root = Path(root).expanduser()
@@ -77,6 +94,9 @@ class CTDataModule(pl.LightningDataModule):
         self.seed = seed
         self.annotated: tuple[str, ...] = ()
         self.classes: tuple[str, ...] = ()
+        self.exclude, self.on_error = [str(i) for i in exclude], on_error
+        self.findings: list[Finding] = []
+        self.excluded: dict[str, str] = {}
         self.cases: dict[str, PreparedCase] = {}
         self.split = Split((), (), ())
 
@@ -86,22 +106,68 @@ class CTDataModule(pl.LightningDataModule):
         Afterwards `annotated` and `classes` hold the names of what the data set tells apart and what the network does.
 
         Raises:
-            InputError: cases that cannot be read, or too few of them; `labels` that the data set does not have.
+            InputError: cases with errors, all at once, unless they are to be skipped; an unknown one to exclude; too
+                few cases; or `labels` that the data set does not have.
         """
         if self.cases:
             return
-        found = self.layout(self.root)
-        self.annotated = tuple(name for name in NAMES if all(name in case.annotated for case in found))
+        prepared, examinations = prepare_cases(self._choose(), self.preparation, self.store / self.name)
+        self._judge(examinations)
+        self.cases = {case.id: case for case in prepared if case.id not in self.excluded}
+        kept = [tuple(i for i in part if i in self.cases) for part in astuple(self.split)]
+        if not self.cases or (self.split.train and not kept[0]):
+            left_out = f"{len(self.excluded)} cases left out, such as {next(iter(self.excluded))}"
+            raise InputError(f"{self.root}: {left_out}, leave none to train or test on; mend or add some")
+        self.split = Split(*kept)
+
+    def check(self) -> None:
+        """Look for what `setup` would find, into `findings`, and prepare nothing.
+
+        Raises:
+            InputError: as `setup`.
+        """
+        self._judge(check_cases(self._choose(), self.preparation, self.store / self.name))
+
+    def _choose(self) -> list[Case]:
+        """Split all cases, so that leaving one out moves no other from part to part, and leave out the excluded."""
+        cases = self.layout(self.root)
+        ids = [case.id for case in cases]
+        unknown = [i for i in self.exclude if i not in ids]
+        if unknown:
+            raise InputError(f"data.exclude={unknown}: no such case in {self.root}; expected ids such as {ids[0]}")
+        self.excluded = dict.fromkeys(self.exclude, "data.exclude")
+        chosen = [case for case in cases if case.id not in self.excluded]
+        self.annotated = tuple(name for name in NAMES if all(name in case.annotated for case in cases))
         self.classes = self._classes()
-        prepared = prepare_cases(found, self.preparation, self.store / self.name)
-        ids = [case.id for case in prepared]
-        if any(case.part for case in found):
-            self.split = given_split(found)
+        if any(case.part for case in cases):
+            self.split = given_split(chosen)
         elif self.test == ALL_CASES:
             self.split = Split((), (), tuple(ids))
         else:
             self.split = split_cases(ids, self.test, self.validation, self.split_seed)
-        self.cases = {case.id: case for case in prepared}
+        return chosen
+
+    def _judge(self, examinations: Sequence[Examination]) -> None:
+        """Record all findings, and end with the errors among them or skip their cases."""
+        found = [finding for one in examinations for finding in one.findings]
+        self.findings = found + check_copies(examinations, self.split)
+        with replacing(self.integrity) as path:
+            findings_frame(self.findings).to_csv(path, index=False)
+        errors = [finding for finding in self.findings if finding.level == ERROR]
+        if errors and self.on_error == "stop":
+            cases = {error.case: None for error in errors}
+            raise InputError(
+                f"{len(errors)} errors in {len(cases)} of {len(examinations)} cases, see {self.integrity}; mend them, "
+                "leave cases out by data.exclude=[…], or those with errors by data.on_error=skip:\n"
+                + "\n".join(sorted(map(str, errors)))
+            )
+        for error in errors:
+            self.excluded.setdefault(error.case, str(error))
+
+    @property
+    def integrity(self) -> Path:
+        """CSV of the findings."""
+        return self.store / self.name / "integrity.csv"
 
     @property
     def fingerprint(self) -> str:

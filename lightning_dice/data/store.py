@@ -1,4 +1,4 @@
-"""The prepared copy of a data set: memory-mapped arrays, and what was counted while making them.
+"""The prepared copy of a data set: memory-mapped arrays, and what was counted and found while making them.
 
 A case is three files, `ID-KEY.image.npy`, `ID-KEY.label.npy` and, written last, `ID-KEY.json`. The key is a hash of the
 source files' paths, sizes and times and of the settings: what changed is prepared anew, the rest is found again.
@@ -17,12 +17,12 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from lightning_dice.data.cases import Case
+from lightning_dice.data.integrity import Examination, Finding
 from lightning_dice.data.labels import NUM_CLASSES
-from lightning_dice.data.volumes import Preparation, read_volume, spacing_mm
-from lightning_dice.errors import InputError
+from lightning_dice.data.volumes import Preparation, Volume, prepare_volume, read_case, spacing_mm
 from lightning_dice.files import replacing
 
-FORMAT = 1  # raise it when the arrays of the same files and settings change
+FORMAT = 2  # raise it when arrays, record or findings of the same files and settings change
 
 
 @dataclass(frozen=True)
@@ -56,32 +56,34 @@ def prepare_cases(
     folder: Path | str,
     workers: int | None = None,
     progress: bool = True,
-) -> list[PreparedCase]:
-    """Bring the cases into the store, as far as they are not there yet, and return them in their order.
+) -> tuple[list[PreparedCase], list[Examination]]:
+    """Bring the cases into the store, as far as they are not there yet.
 
     Args:
         folder: of the store; made when missing.
         workers: processes; by default one per usable core.
 
-    Raises:
-        InputError: cases that cannot be prepared, all of them in one message, a line each. The others are in the store
-            then, and are not prepared again.
+    Returns:
+        Those that are sound, in their order; and what was found in each of all, when it was prepared or now.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    stems = [folder / f"{case.id}-{_key(case, preparation)}" for case in cases]
     # Of several runs that start together one prepares, and the others find it all.
     with FileLock(folder.with_name(f".{folder.name}.lock")):
-        missing = [(case, stem) for case, stem in zip(cases, stems, strict=True) if not _path(stem, "json").is_file()]
-        problems = []
-        with tqdm(total=len(missing), desc="preparing", unit="case", disable=not (progress and missing)) as bar:
-            for problem in _prepare_all(missing, preparation, workers):
-                bar.update()
-                if problem:
-                    problems.append(problem)
-    if problems:
-        raise InputError("\n".join([f"{len(problems)} of {len(cases)} cases cannot be prepared:", *sorted(problems)]))
-    return [_open(case.id, stem) for case, stem in zip(cases, stems, strict=True)]
+        examinations = _examine_all(cases, preparation, folder, workers, progress, prepare=True)
+    sound = [case for case, one in zip(cases, examinations, strict=True) if one.is_sound]
+    return [_open(case.id, _stem(folder, case, preparation)) for case in sound], examinations
+
+
+def check_cases(
+    cases: Sequence[Case],
+    preparation: Preparation,
+    folder: Path | str,
+    workers: int | None = None,
+    progress: bool = True,
+) -> list[Examination]:
+    """What `prepare_cases` would find, without preparing anything; what is in the store is not read again."""
+    return _examine_all(cases, preparation, Path(folder), workers, progress, prepare=False)
 
 
 def fingerprint(cases: Sequence[PreparedCase]) -> str:
@@ -89,24 +91,39 @@ def fingerprint(cases: Sequence[PreparedCase]) -> str:
     return hashlib.sha256("".join(sorted(case.id + case.sha256 for case in cases)).encode()).hexdigest()[:16]
 
 
-def _prepare_all(
-    missing: list[tuple[Case, Path]], preparation: Preparation, workers: int | None
-) -> Iterator[str | None]:
-    """A problem or None per case, in the order in which they end."""
-    if len(missing) <= 1 or workers == 1:
-        yield from (_prepare(case, stem, preparation) for case, stem in missing)
+def _examine_all(
+    cases: Sequence[Case], preparation: Preparation, folder: Path, workers: int | None, progress: bool, prepare: bool
+) -> list[Examination]:
+    stems = {case.id: _stem(folder, case, preparation) for case in cases}
+    known = {case: _recorded(stem) for case, stem in stems.items() if _path(stem, "json").is_file()}
+    tasks = [(case, stems[case.id], preparation if prepare else None) for case in cases if case.id not in known]
+    name = "preparing" if prepare else "checking"
+    with tqdm(total=len(tasks), desc=name, unit="case", disable=not (progress and tasks)) as bar:
+        for examination in _in_parallel(tasks, workers):
+            known[examination.case] = examination
+            bar.update()
+    return [known[case.id] for case in cases]
+
+
+def _in_parallel(tasks: list[tuple[Case, Path, Preparation | None]], workers: int | None) -> Iterator[Examination]:
+    """In the order in which they end."""
+    if len(tasks) <= 1 or workers == 1:
+        yield from (_examine(*task) for task in tasks)
         return
     with ProcessPoolExecutor(workers) as pool:
-        futures = [pool.submit(_prepare, case, stem, preparation) for case, stem in missing]
+        futures = [pool.submit(_examine, *task) for task in tasks]
         yield from (future.result() for future in as_completed(futures))
 
 
-def _prepare(case: Case, stem: Path, preparation: Preparation) -> str | None:
-    """Write one case; the line to tell when it cannot be read."""
-    try:
-        volume = read_volume(case, preparation)
-    except InputError as problem:
-        return str(problem)
+def _examine(case: Case, stem: Path, preparation: Preparation | None) -> Examination:
+    """Read one case, and write it to the store if it is sound and to be prepared."""
+    scan, examination = read_case(case)
+    if scan is not None and preparation is not None:
+        _write(prepare_volume(scan, preparation), examination, stem)
+    return examination
+
+
+def _write(volume: Volume, examination: Examination, stem: Path) -> None:
     digest = hashlib.sha256()
     for array in (volume.image, volume.label, volume.affine):
         digest.update(array.tobytes())
@@ -115,6 +132,7 @@ def _prepare(case: Case, stem: Path, preparation: Preparation) -> str | None:
         "affine": volume.affine.tolist(),
         "voxels": np.bincount(volume.label.ravel(), minlength=NUM_CLASSES).tolist(),
         "sha256": digest.hexdigest(),
+        "examination": dataclasses.asdict(examination),
     }
     with replacing(_path(stem, "image.npy")) as path, open(path, "wb") as file:
         np.save(file, volume.image)
@@ -122,7 +140,11 @@ def _prepare(case: Case, stem: Path, preparation: Preparation) -> str | None:
         np.save(file, volume.label)
     with replacing(_path(stem, "json")) as path:
         path.write_text(json.dumps(record))
-    return None
+
+
+def _recorded(stem: Path) -> Examination:
+    record = json.loads(_path(stem, "json").read_text())["examination"]
+    return Examination(**record | {"findings": tuple(Finding(**finding) for finding in record["findings"])})
 
 
 def _open(case_id: str, stem: Path) -> PreparedCase:
@@ -138,6 +160,10 @@ def _open(case_id: str, stem: Path) -> PreparedCase:
     )
 
 
+def _stem(folder: Path, case: Case, preparation: Preparation) -> Path:
+    return folder / f"{case.id}-{_key(case, preparation)}"
+
+
 def _path(stem: Path, ending: str) -> Path:
     return stem.with_name(f"{stem.name}.{ending}")
 
@@ -148,5 +174,5 @@ def _key(case: Case, preparation: Preparation) -> str:
     try:
         sources = [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns, ids) for path, ids in files]
     except OSError:
-        sources = []  # an unreadable file: preparing the case will tell
+        sources = []  # an unreadable file: reading the case will tell
     return hashlib.sha256(repr((FORMAT, dataclasses.astuple(preparation), sources)).encode()).hexdigest()[:12]

@@ -11,11 +11,21 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, 
 from scipy.ndimage import affine_transform, gaussian_filter
 
 from lightning_dice.data.cases import Case, LabelFile
+from lightning_dice.data.integrity import (
+    ERROR,
+    Examination,
+    Finding,
+    check_grid,
+    check_image,
+    check_organs,
+    check_values,
+    content_hash,
+    unreadable,
+)
 from lightning_dice.data.labels import BACKGROUND
 from lightning_dice.data.scans import Scan, read_scan
 from lightning_dice.errors import InputError
 
-AFFINE_TOLERANCE_MM = 0.01  # headers round: NIfTI keeps float32, and quaternions lose a little more
 SPACING_TOLERANCE = 1e-3  # relative; a volume this close to the wanted spacing is left as it is
 
 
@@ -60,6 +70,15 @@ class Preparation:
 
 
 @dataclass(frozen=True)
+class LabelledScan:
+    """A case on its own grid: image (X, Y, Z) in HU, label uint8 of the same shape, and the affine (4, 4) in mm."""
+
+    hu: np.ndarray
+    label: np.ndarray
+    affine: np.ndarray
+
+
+@dataclass(frozen=True)
 class Volume:
     """A prepared case: image float16 in [0, 1] and label uint8, both (X, Y, Z) in RAS+, and the affine (4, 4) in mm."""
 
@@ -68,20 +87,46 @@ class Volume:
     affine: np.ndarray
 
 
-def read_volume(case: Case, preparation: Preparation) -> Volume:
-    """Read a case's files and prepare them.
+def read_case(case: Case) -> tuple[LabelledScan | None, Examination]:
+    """Read each file of a case once, and look at what is in it.
 
-    Raises:
-        InputError: a file that cannot be read, an image that is not 3D, a label on another grid, a label value that is
-            not declared, or voxels that are not finite. The line names the case and the file.
+    Returns:
+        The case on its own grid, None when an error was found; and all that was found.
     """
-    scan = _read(case.id, case.image)
-    hu, affine = scan.voxels, scan.affine
-    if hu.dtype.kind == "f" and not np.isfinite(hu).all():
-        count = np.count_nonzero(~np.isfinite(hu))
-        raise InputError(f"{case.id}: {case.image}: {count} voxels are NaN or infinite; expected HU, mend the file")
-    image, grid = prepare_image(hu, affine, preparation)
-    label, _ = _downsample(*to_ras(_read_label(case, hu.shape, affine), affine), preparation, order=0)
+    findings: list[Finding] = []
+    image = _try(case.id, case.image, findings)
+    if image:
+        findings += check_image(case, image.voxels, image.affine)
+        label = np.full_like(image.voxels, BACKGROUND, dtype=np.uint8)  # in the files' order, for speed
+    for file in case.labels:
+        truth = _try(case.id, file.path, findings)
+        if not truth:
+            continue
+        found = pd.unique(truth.voxels.ravel(order="K")).tolist()  # a hash table: numpy would sort 10^8 voxels
+        problems = [*check_values(case.id, file, found)]
+        if image:
+            grids = truth.voxels.shape, truth.affine, image.voxels.shape, image.affine
+            problems += check_grid(case.id, file.path, *grids)
+            if not problems:
+                _paint(label, truth.voxels, found, file)
+        findings += problems
+    is_sound = all(finding.level != ERROR for finding in findings)
+    if is_sound:
+        findings += check_organs(case, image.voxels, label, image.affine)
+    examination = Examination(
+        case.id,
+        str(case.image),
+        tuple(findings),
+        image_sha256=content_hash(image.voxels) if image else "",
+        label_sha256=content_hash(label) if is_sound and label.any() else "",
+    )
+    return LabelledScan(image.voxels, label, image.affine) if is_sound else None, examination
+
+
+def prepare_volume(scan: LabelledScan, preparation: Preparation) -> Volume:
+    """Orient, downsample and window."""
+    image, grid = prepare_image(scan.hu, scan.affine, preparation)
+    label, _ = _downsample(*to_ras(scan.label, scan.affine), preparation, order=0)
     return Volume(image, np.ascontiguousarray(label), grid)
 
 
@@ -93,48 +138,35 @@ def prepare_image(hu: np.ndarray, affine: np.ndarray, preparation: Preparation) 
     return np.ascontiguousarray(scaled, np.float16), grid
 
 
+def read_volume(case: Case, preparation: Preparation) -> Volume:
+    """Read a case's files and prepare them.
+
+    Raises:
+        InputError: what `integrity` calls an error, a line each. It names the case and the file.
+    """
+    scan, examination = read_case(case)
+    if scan is None:
+        raise InputError("\n".join(str(finding) for finding in examination.findings if finding.level == ERROR))
+    return prepare_volume(scan, preparation)
+
+
 def spacing_mm(affine: np.ndarray) -> tuple[float, float, float]:
     """The voxel size along the three axes in mm."""
     return tuple(float(size) for size in voxel_sizes(affine))
 
 
-def _read(case_id: str, path: Path) -> Scan:
+def _try(case_id: str, path: Path, findings: list[Finding]) -> Scan | None:
+    """The scan in a file, or None and a finding."""
     try:
         return read_scan(path)
-    except InputError as error:
-        raise InputError(f"{case_id}: {error}") from None
+    except InputError as problem:
+        findings.append(unreadable(case_id, path, problem))
+        return None
 
 
-def _read_label(case: Case, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
-    """Our classes, uint8 (X, Y, Z), on the image's grid."""
-    label = np.full(shape, BACKGROUND, dtype=np.uint8)
-    for file in case.labels:
-        scan = _read(case.id, file.path)
-        values, label_affine = scan.voxels, scan.affine
-        if values.shape != shape:
-            raise InputError(
-                f"{case.id}: {file.path}: has the shape {values.shape} and its image {shape}; "
-                "expected the image's grid, resave the label on it"
-            )
-        if not np.allclose(label_affine, affine, atol=AFFINE_TOLERANCE_MM):
-            raise InputError(
-                f"{case.id}: {file.path}: its affine differs from the image's by up to "
-                f"{np.abs(label_affine - affine).max():.3g} mm; expected the image's grid, resave the label on it"
-            )
-        _paint(label, values, case.id, file)
-    return label
-
-
-def _paint(label: np.ndarray, values: np.ndarray, case_id: str, file: LabelFile) -> None:
+def _paint(label: np.ndarray, values: np.ndarray, found: Sequence[float], file: LabelFile) -> None:
     """Write the file's values into `label` as our classes; its background leaves what stands there."""
     declared = dict(file.ids)
-    found = pd.unique(values.ravel(order="K")).tolist()  # a hash table: numpy would sort 10^8 voxels
-    undeclared = [value for value in found if value not in declared]
-    if undeclared:
-        raise InputError(
-            f"{case_id}: {file.path}: holds the label values {undeclared[:5]}; expected only {sorted(declared)}, "
-            "declare or correct them"
-        )
     for value in found:
         if declared[value] != BACKGROUND:
             label[values == value] = declared[value]

@@ -25,30 +25,31 @@ IGNORE = "ignore"  # nnU-Net's name of a label that is no truth at all
 
 
 def nnunet_cases(root: Path | str) -> list[Case]:
-    """List the training cases below `root`, by name.
+    """List the training cases below `root`, by name. One whose image or label is missing is listed too.
 
     Raises:
         InputError: no readable `dataset.json`, none of its labels ours by name, an ignore label, an ending that cannot
-            be read, no case at all, or images and labels that do not pair up; all unpaired ones are named at once.
+            be read, or no image at all.
     """
     root = Path(root)
     ids, ending = _read_dataset_json(root / "dataset.json")
-    images = _by_case(root / "imagesTr", CHANNEL + ending)
-    labels = _by_case(root / "labelsTr", ending)
-    unpaired = [f"{images[case]}: no label {case + ending}" for case in images if case not in labels]
-    unpaired += [f"{labels[case]}: no image {case + CHANNEL + ending}" for case in labels if case not in images]
-    if unpaired:
-        raise InputError(
-            "\n".join([f"{root}: {len(unpaired)} files lack their partner, add or remove them:", *unpaired])
-        )
+    images = _cases_of(root / "imagesTr", CHANNEL + ending)
+    labels = _cases_of(root / "labelsTr", ending)
     if not images:
         raise InputError(f"{root / 'imagesTr'}: no file CASE{CHANNEL}{ending} in it; expected nnU-Net's raw layout")
-    return [Case(case, path, (LabelFile(labels[case], ids),)) for case, path in images.items()]
+    return [
+        Case(
+            case,
+            root / "imagesTr" / f"{case}{CHANNEL}{ending}",
+            (LabelFile(root / "labelsTr" / f"{case}{ending}", ids),),
+        )
+        for case in sorted(images | labels)
+    ]
 
 
-def _by_case(folder: Path, ending: str) -> dict[str, Path]:
-    """Case ids to files; hidden files, such as half-written ones, are none of the data set's."""
-    return {p.name[: -len(ending)]: p for p in sorted(folder.glob(f"*{ending}")) if not p.name.startswith(".")}
+def _cases_of(folder: Path, ending: str) -> set[str]:
+    """Their ids; hidden files, such as half-written ones, are none of the data set's."""
+    return {path.name[: -len(ending)] for path in folder.glob(f"*{ending}") if not path.name.startswith(".")}
 
 
 def _read_dataset_json(path: Path) -> tuple[tuple[tuple[int, int], ...], str]:

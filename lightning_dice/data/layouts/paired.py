@@ -16,6 +16,8 @@ def paired_cases(
 ) -> list[Case]:
     """List the cases below `root`, by name: what stands for the patterns' wildcards, which pairs image and label.
 
+    A case whose image or label is missing is listed too.
+
     Args:
         images: pattern such as `imagesTr/*_0000.nii.gz`, with wildcards `*` and `[...]`, which do not cross folders.
         labels: the same for the label maps.
@@ -24,40 +26,37 @@ def paired_cases(
         highest: value that a label map may hold.
 
     Raises:
-        InputError: a pattern without a wildcard, `ids` that are not of our organs, no case at all, or images and labels
-            that do not pair up; all unpaired ones are named at once.
+        InputError: patterns without a wildcard or with different numbers of them, `ids` that are not of our organs, or
+            no image at all.
     """
     root = Path(root)
     if not ids or not set(ids) <= set(NAMES[1:]):
         raise InputError(f"ids of {', '.join(ids) or 'nothing'}: expected values of some of {', '.join(NAMES[1:])}")
-    found_images, found_labels = _by_case(root, images), _by_case(root, labels)
-    unpaired = [f"{path}: no label" for case, path in found_images.items() if case not in found_labels]
-    unpaired += [f"{path}: no image" for case, path in found_labels.items() if case not in found_images]
-    if unpaired:
-        raise InputError(
-            "\n".join([f"{root}: {len(unpaired)} files lack their partner, add or remove them:", *unpaired])
-        )
+    if not len(WILDCARD.findall(images)) == len(WILDCARD.findall(labels)) > 0:
+        raise InputError(f"{images}, {labels}: expected a * for the case, and as many wildcards in both patterns")
+    found_images, found_labels = _cases_of(root, images), _cases_of(root, labels)
     if not found_images:
         raise InputError(f"{root / images}: no such file; data.root must hold the data set's own folders")
     meaning = dict.fromkeys(range(highest + 1), BACKGROUND)
     for name, values in ids.items():
         meaning |= dict.fromkeys([values] if isinstance(values, int) else values, NAMES.index(name))
-    label_map = tuple(meaning.items())
-    return [Case(case, path, (LabelFile(found_labels[case], label_map),)) for case, path in found_images.items()]
+    return [
+        Case("".join(case), _path(root, images, case), (LabelFile(_path(root, labels, case), tuple(meaning.items())),))
+        for case in sorted(found_images | found_labels)
+    ]
 
 
-def _by_case(root: Path, pattern: str) -> dict[str, Path]:
-    """Files by what stands for the wildcards; hidden ones, such as half-written files, are none of the data set's."""
-    wildcards = WILDCARD.findall(pattern)
-    if not wildcards:
-        raise InputError(f"{pattern}: expected a pattern with a *, which stands for the case")
+def _cases_of(root: Path, pattern: str) -> set[tuple[str, ...]]:
+    """What stands for the wildcards; hidden files, such as half-written ones, are none of the data set's."""
     fixed = map(re.escape, WILDCARD.split(pattern))
-    groups = [*("([^/]*)" if wildcard == "*" else f"({wildcard})" for wildcard in wildcards), ""]
+    groups = [*("([^/]*)" if wildcard == "*" else f"({wildcard})" for wildcard in WILDCARD.findall(pattern)), ""]
     name = re.compile("".join(part + group for part, group in zip(fixed, groups, strict=True)))
-    found = {}
-    for path in sorted(root.glob(pattern)):
-        place = path.relative_to(root)
-        match = name.fullmatch(place.as_posix())
-        if match and not any(part.startswith(".") for part in place.parts):
-            found["".join(match.groups())] = path
-    return found
+    places = [path.relative_to(root) for path in root.glob(pattern)]
+    seen = [place.as_posix() for place in places if not any(part.startswith(".") for part in place.parts)]
+    return {match.groups() for match in map(name.fullmatch, seen) if match}
+
+
+def _path(root: Path, pattern: str, case: Sequence[str]) -> Path:
+    """The file that a case has, or should have."""
+    texts = iter(case)
+    return root / WILDCARD.sub(lambda _: next(texts), pattern)

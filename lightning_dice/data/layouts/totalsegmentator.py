@@ -23,34 +23,23 @@ MASKS = {
 
 
 def totalsegmentator_cases(root: Path | str, split: bool = False) -> list[Case]:
-    """List the subjects below `root`, by name.
+    """List the subjects below `root`, by name. One without a mask of our classes is listed too.
 
     Args:
         split: take each subject's part from the column `split` of `meta.csv`.
 
     Raises:
-        InputError: no `*/ct.nii.gz` below `root`, a subject without one of the masks, all that miss being named, or
-            with `split` a `meta.csv` that cannot be read.
+        InputError: no `*/ct.nii.gz` below `root`, or with `split` a `meta.csv` that cannot be read.
     """
     root = Path(root)
     parts = _parts(root / "meta.csv") if split else {}
-    cases, missing = [], []
+    cases = []
     for image in sorted(root.glob("*/ct.nii.gz")):
-        subject = image.parent.name
-        files = []
-        for mask, name in MASKS.items():
-            path = image.parent / "segmentations" / f"{mask}.nii.gz"
-            files.append(LabelFile(path, ((0, 0), (1, NAMES.index(name)))))
-            if not path.is_file():
-                missing.append(str(path))
-        part = parts.get(subject, "not in meta.csv") if split else None
-        cases.append(Case(subject, image, tuple(files), part))
+        subject, masks = image.parent.name, image.parent / "segmentations"
+        files = [LabelFile(masks / f"{mask}.nii.gz", ((0, 0), (1, NAMES.index(name)))) for mask, name in MASKS.items()]
+        cases.append(Case(subject, image, tuple(files), parts.get(subject, "not in meta.csv") if split else None))
     if not cases:
         raise InputError(f"{root}: no */ct.nii.gz in it; data.root must hold TotalSegmentator's subject folders")
-    if missing:
-        raise InputError(
-            "\n".join([f"{root}: {len(missing)} masks are missing, add them or remove the subjects:", *missing])
-        )
     return cases
 
 
