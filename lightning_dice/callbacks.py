@@ -3,6 +3,7 @@
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -20,10 +21,12 @@ from lightning_dice.data.datamodule import CTDataModule
 from lightning_dice.data.labels import BACKGROUND, NAMES, NUM_CLASSES
 from lightning_dice.data.patches import Batch
 from lightning_dice.data.store import PreparedCase
+from lightning_dice.data.volumes import prepared_step, read_case, spacing_mm, to_ras
 from lightning_dice.files import replacing
+from lightning_dice.inference import to_native
 from lightning_dice.metrics import score_case, summarize
 from lightning_dice.paper.slices import Pictured, read_pictured, slices_figure
-from lightning_dice.runs import SCORE_COLUMNS, Run, append_metrics, write_json, write_table
+from lightning_dice.runs import SCORE_COLUMNS, Run, append_metrics, read_json, write_json, write_table
 
 WARM_UP_STEPS = 2  # not timed: threads start, kernels are chosen
 ESTIMATE_STEPS = 3  # timed before the duration is told
@@ -185,14 +188,10 @@ class TestResults(pl.Callback):
         *args: Any,
     ) -> None:
         case = self.cases[batch.ids[0]]
-        known = [NAMES.index(name) for name in module.taught]
-        truth = batch.label[0].numpy()
-        truth = np.where(np.isin(truth, known), truth, BACKGROUND).astype(np.uint8)
-        prediction = outputs.cpu().numpy()
+        prediction = module.label_map(outputs).cpu().numpy()
         with replacing(self.run.prediction(case.id)) as path:
             nib.save(nib.Nifti1Image(prediction, np.array(case.affine)), path)
-        for score in score_case(prediction, truth, case.spacing_mm, NUM_CLASSES):
-            self._rows.append({"case": case.id, "name": NAMES[score.label], **asdict(score)})
+        self._rows += score_rows(case.id, prediction, batch.label[0].numpy(), case.spacing_mm, module.taught)
         if len(self._pictured) < PICTURED_CASES:
             self._pictured.append(pictured(case, prediction, module.recipe.preparation.window_hu))
 
@@ -206,6 +205,49 @@ class TestResults(pl.Callback):
         write_json(self.run.cases, files)
         with replacing(self.run.slices) as path:
             slices_figure(self._pictured).savefig(path, dpi=150)
+
+
+class NativeScores(pl.Callback):
+    """Scores the test cases on their scans' own grids too: a table, and `native` in the summary. After TestResults."""
+
+    def __init__(self, run: Run, datamodule: CTDataModule):
+        self.run = run
+        self.data = datamodule
+
+    def on_test_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._rows: list[dict[str, Any]] = []
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        outputs: torch.Tensor,
+        batch: Batch,
+        batch_idx: int,
+        *args: Any,
+    ) -> None:
+        case = batch.ids[0]
+        scan, _ = read_case(self.data.sources[case])
+        truth, affine = to_ras(scan.label, scan.affine)
+        step = prepared_step(affine, self.data.preparation)
+        places = to_native([outputs[0].float().cpu()], outputs.shape[-1], truth.shape, step)
+        prediction = np.array([NAMES.index(name) for name in module.taught], np.uint8)[places]
+        self._rows += score_rows(case, prediction, truth, spacing_mm(affine), module.taught)
+
+    def on_test_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        scores = pd.DataFrame(self._rows, columns=SCORE_COLUMNS)
+        write_table(self.run.native_scores, scores)
+        write_json(self.run.summary, read_json(self.run.summary) | {"native": summarize(scores)})
+
+
+def score_rows(
+    case: str, prediction: np.ndarray, truth: np.ndarray, spacing_mm: Sequence[float], taught: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Rows of `scores.csv` of a case, one per class. What is not taught counts as background in the truth."""
+    known = [NAMES.index(name) for name in taught]
+    truth = np.where(np.isin(truth, known), truth, BACKGROUND).astype(np.uint8)
+    scores = score_case(prediction, truth, spacing_mm, NUM_CLASSES)
+    return [{"case": case, "name": NAMES[score.label], **asdict(score)} for score in scores]
 
 
 def pictured(case: PreparedCase, prediction: np.ndarray, window_hu: tuple[float, float]) -> Pictured:

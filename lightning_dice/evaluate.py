@@ -6,7 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lightning_dice.build import build_datamodule, build_trainer
-from lightning_dice.callbacks import TestResults
+from lightning_dice.callbacks import NativeScores, TestResults
 from lightning_dice.cli import command
 from lightning_dice.data.datamodule import ALL_CASES
 from lightning_dice.errors import InputError
@@ -17,6 +17,8 @@ from lightning_dice.runs import Run, read_config, read_json
 
 def evaluate(config: DictConfig) -> Run:
     """Score a run's network, and write scores, predictions and a picture to `RUN/evaluate/DATA,CHECKPOINT/`.
+
+    Scores are told on two grids: on the prepared one as in training and in the paper, and on the scans' own ones.
 
     Without `data=` the run's own test cases are scored, prepared as in training. All cases of another data set are test
     cases; they are brought to the voxel size that the network was trained at, whatever their own.
@@ -45,10 +47,11 @@ def evaluate(config: DictConfig) -> Run:
     scored = [name for name in recipe.classes if name in data.annotated]
     module = SegmentationModule(network, recipe, overlap=overlap, taught=scored)
     run = Run(trained.folder / "evaluate" / f"{data.name},{config.checkpoint}")
-    trainer = build_trainer(config, callbacks=[TestResults(run, data)], logger=False)
+    trainer = build_trainer(config, callbacks=[TestResults(run, data), NativeScores(run, data)], logger=False)
     trainer.test(module, datamodule=data, verbose=False)
     print(f"\n{len(data.split.test)} cases of {data.root}, written to {run.folder}\n")
-    print(scores_table(read_json(run.summary)))
+    summary = read_json(run.summary)
+    print(f"{scores_table(summary)}\n\non the scans' own grids:\n\n{scores_table(summary['native'])}")
     return run
 
 

@@ -126,7 +126,7 @@ class SegmentationModule(pl.LightningModule):
         self.log("val/dice", mean[1:].nanmean(), prog_bar=True, logger=False)
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        return self.label_map(self._segment(batch))
+        return self._segment(batch)
 
     def label_map(self, logits: Tensor) -> Tensor:
         """Our class indices, uint8 (X, Y, Z), of the taught classes' logits (1, K, X, Y, Z)."""

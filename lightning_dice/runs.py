@@ -93,6 +93,11 @@ class Run:
         return self.folder / "scores.csv"
 
     @property
+    def native_scores(self) -> Path:
+        """CSV: the same on the scans' own grids, where `evaluate` asked for it."""
+        return self.folder / "scores_native.csv"
+
+    @property
     def summary(self) -> Path:
         return self.folder / "summary.json"
 

@@ -17,6 +17,7 @@ from lightning_dice.errors import InputError
 from lightning_dice.evaluate import evaluate
 from lightning_dice.module import SegmentationModule, load_network
 from lightning_dice.paper.table1 import scores_table
+from lightning_dice.predict import predict
 from lightning_dice.prepare import prepare
 from lightning_dice.runs import METRIC_COLUMNS, SCORE_COLUMNS
 from lightning_dice.train import train
@@ -215,6 +216,31 @@ def test_evaluate_scores_the_same_cases_the_same(finished):
     )
     assert run.folder == finished.folder / "evaluate" / "nnunet,last"
     assert pd.read_csv(run.scores).equals(pd.read_csv(finished.scores))
+    native = pd.read_csv(run.native_scores)  # the data are at the network's voxel size, so both grids are one
+    pd.testing.assert_frame_equal(native, pd.read_csv(run.scores))
+
+
+def test_evaluate_scores_on_the_scans_own_grids_too(nnunet_root, tmp_path):
+    """Trained on each second voxel; what is scored there is what `predict` makes of the same scans."""
+    run = train(config_of(tmp_path, nnunet_root, "data.preparation.factor=2", "data.preparation.spacing_mm=null"))
+    evaluated = evaluate(composed("evaluate", tmp_path, f"run='{run.folder}'", "trainer.precision=32-true"))
+    native = pd.read_csv(evaluated.native_scores)
+    assert native["case"].unique().tolist() == pd.read_csv(evaluated.scores)["case"].unique().tolist()
+    assert json.loads(evaluated.summary.read_text())["native"]["cases"] == 2
+    for case, rows in native.groupby("case"):
+        scan, output = nnunet_root / "imagesTr" / f"{case}_0000.nii.gz", tmp_path / "out"
+        with initialize_config_dir(str(config_folder()), version_base="1.3"):
+            asked = [f"run='{run.folder}'", f"input={scan}", f"output={output}", "overlap=0", "precision=32-true"]
+            predict(compose("predict", asked))
+        truth, predicted = (
+            np.asarray(nib.load(path).dataobj).ravel()
+            for path in (nnunet_root / "labelsTr" / f"{case}.nii.gz", output / f"{case}_0000.nii.gz")
+        )
+        assert rows["voxels_true"].tolist() == np.bincount(truth, minlength=8).tolist()
+        assert np.abs(rows["voxels_pred"] - np.bincount(predicted, minlength=8)).sum() <= 4  # ties, by rounding
+        overlap = [((truth == c) & (predicted == c)).sum() * 2 / ((truth == c).sum() + (predicted == c).sum())
+                   for c in range(8)]  # fmt: skip
+        assert np.allclose(rows["dice"], overlap, atol=5e-3)
 
 
 def test_evaluate_brings_another_data_set_to_the_networks_voxel_size(finished, tmp_path):

@@ -97,13 +97,15 @@ class CTDataModule(pl.LightningDataModule):
         self.exclude, self.on_error = [str(i) for i in exclude], on_error
         self.findings: list[Finding] = []
         self.excluded: dict[str, str] = {}
+        self.sources: dict[str, Case] = {}
         self.cases: dict[str, PreparedCase] = {}
         self.split = Split((), (), ())
 
     def setup(self, stage: str | None = None) -> None:
         """Prepare the data set as far as needed, and split it.
 
-        Afterwards `annotated` and `classes` hold the names of what the data set tells apart and what the network does.
+        Afterwards `cases` holds the prepared ones by id, `sources` their files, `annotated` the names of what the data
+        set tells apart, and `classes` of what the network does.
 
         Raises:
             InputError: cases with errors, all at once, unless they are to be skipped; an unknown one to exclude; too
@@ -111,9 +113,11 @@ class CTDataModule(pl.LightningDataModule):
         """
         if self.cases:
             return
-        prepared, examinations = prepare_cases(self._choose(), self.preparation, self.store / self.name)
+        chosen = self._choose()
+        prepared, examinations = prepare_cases(chosen, self.preparation, self.store / self.name)
         self._judge(examinations)
         self.cases = {case.id: case for case in prepared if case.id not in self.excluded}
+        self.sources = {case.id: case for case in chosen if case.id in self.cases}
         kept = [tuple(i for i in part if i in self.cases) for part in astuple(self.split)]
         if not self.cases or (self.split.train and not kept[0]):
             left_out = f"{len(self.excluded)} cases left out, such as {next(iter(self.excluded))}"
