@@ -12,6 +12,8 @@ from torch import nn
 
 from lightning_dice.build import best_precision
 from lightning_dice.cli import command
+from lightning_dice.data.cases import Case
+from lightning_dice.data.integrity import ERROR, check_image
 from lightning_dice.data.label_maps import LABEL_MAP_ENDINGS, write_dicom_seg, write_label_map
 from lightning_dice.data.labels import NAMES
 from lightning_dice.data.scans import Scan, find_scans, read_scan
@@ -30,7 +32,7 @@ def predict(config: DictConfig) -> pd.DataFrame:
     A scan that cannot be used does not keep the others from being segmented.
 
     Returns:
-        `volumes.csv`: a row per scan, in mL.
+        The rows that `volumes.csv` has of these scans, in mL.
 
     Raises:
         InputError: no such run or input, or scans that could not be used, a line each.
@@ -53,7 +55,9 @@ def predict(config: DictConfig) -> pd.DataFrame:
             problems.append(str(problem))
     table = pd.DataFrame(volumes)
     if volumes:
-        write_table(output / "volumes.csv", table.round(3))
+        file = output / "volumes.csv"
+        earlier = [pd.read_csv(file, dtype={"scan": str})] if file.is_file() else []
+        write_table(file, pd.concat([*earlier, table.round(3)]).drop_duplicates("scan", keep="last"))
         print(f"\n{table.to_string(index=False, float_format='{:.1f}'.format)}\n\nwritten to {output}")
     if problems:
         raise InputError("\n".join(problems))
@@ -66,8 +70,10 @@ def _predict(config: DictConfig, network: nn.Module, recipe: Recipe, scan: Scan,
         raise InputError(
             f"dicom_seg=true: {scan.files[0]} is no DICOM series, which a DICOM SEG refers to; leave it out"
         )
-    if scan.voxels.dtype.kind == "f" and not np.isfinite(scan.voxels).all():
-        raise InputError(f"{scan.files[0]}: holds voxels that are NaN or infinite; expected HU, mend the file")
+    for finding in check_image(Case(scan.name, scan.files[0], ()), scan.voxels, scan.affine):
+        if finding.level == ERROR:
+            raise InputError(str(finding))
+        print(f"warning: {finding}")
     hu, affine = to_ras(scan.voxels, scan.affine)
     preparation = recipe.at_spacing
     step = prepared_step(affine, preparation)

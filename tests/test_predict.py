@@ -132,7 +132,9 @@ def test_volumes_are_voxels_times_their_size(run, tmp_path):
     write_nifti(tmp_path / "scans" / "b.nii.gz", tiny_case(1)[0])
     table = predicted(run, tmp_path / "scans", tmp_path / "out")
     assert table["scan"].tolist() == ["a", "b"]
+    predicted(run, tmp_path / "scans" / "a.nii.gz", tmp_path / "out", "overlap=0")  # goes into the same table
     written = pd.read_csv(tmp_path / "out" / "volumes.csv")
+    assert sorted(written["scan"]) == ["a", "b"]
     assert list(written) == ["scan", *(f"{name}_ml" for name in NAMES[1:])]
     for name, millilitres in (("a", 0.020), ("b", 0.027)):
         counts = np.bincount(labels_of(tmp_path / "out" / f"{name}.nii.gz").ravel(), minlength=8)
@@ -148,12 +150,14 @@ def test_one_bad_scan_does_not_keep_the_others_from_their_label_maps(run, tmp_pa
     holes[3, 4, 5] = np.nan
     write_nifti(tmp_path / "scans" / "c.nii.gz", holes)
     write_nifti(tmp_path / "scans" / "d.nii.gz", tiny_case(1)[0])
+    write_nifti(tmp_path / "scans" / "e.nii.gz", np.arange(8**3).reshape(8, 8, 8).astype(np.uint8))
     with pytest.raises(InputError) as refusal:
         predicted(run, tmp_path / "scans", tmp_path / "out")
     lines = str(refusal.value).splitlines()
-    assert len(lines) == 2
+    assert len(lines) == 3
     assert "b.nii.gz: cannot be read" in lines[0]
-    assert "c.nii.gz: holds voxels that are NaN" in lines[1]
+    assert "c.nii.gz: 1 voxels are NaN or infinite" in lines[1]
+    assert "e.nii.gz: holds values from 0 to 255; expected HU" in lines[2]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.nii.gz", "d.nii.gz", "volumes.csv"}
     assert pd.read_csv(tmp_path / "out" / "volumes.csv")["scan"].tolist() == ["a", "d"]
 

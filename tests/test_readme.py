@@ -12,6 +12,7 @@ import pytest
 
 from lightning_dice.data.layouts.totalsegmentator import MASKS
 from tests.conftest import tiny_case, write_nifti, write_nnunet
+from tests.ct_series import write_series
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 JOINED = README.replace("\\\n", " ")
@@ -26,6 +27,8 @@ def desk(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("desk")
     write_nnunet(folder / "DATASET", 6)
     hu, label = tiny_case(0)
+    write_nifti(folder / "SCAN.nii.gz", hu)
+    write_series(folder / "DICOM", hu)
     write_nifti(folder / "DATASET" / "scans" / "a.nii.gz", hu)
     write_nifti(folder / "DATASET" / "truth" / "a.nii.gz", label)
     write_nifti(folder / "TOTALSEGMENTATOR" / "s0000" / "ct.nii.gz", hu)
@@ -47,7 +50,7 @@ def scaled(command: str) -> list[str]:
 
 def test_the_commands_of_readme_run_one_after_the_other(desk):
     python = [shlex.join(shlex.split(command)) for command in COMMANDS if command.startswith("python -m ")]
-    assert len(python) == 10
+    assert len(python) == 13
     # What the evaluation needs is the demo's run, which README gets from `make demo`.
     demo = "python -m lightning_dice.train experiment=demo loss=simple optim.lr=0.01"
     environment = os.environ | {"LIGHTNING_DICE_CACHE": str(desk / "cache"), "CUDA_VISIBLE_DEVICES": ""}
@@ -65,6 +68,9 @@ def test_the_commands_of_readme_run_one_after_the_other(desk):
     }
     evaluated = desk / "runs/phantom/smoke/loss=simple,lr=0.01,seed=1/evaluate"
     assert sorted(path.name for path in evaluated.iterdir()) == ["phantom,last", "totalsegmentator,last"]
+    assert {path.name for path in (desk / "LABELS").iterdir()} == {
+        "SCAN.nii.gz", "SCAN.png", "DICOM.nii.gz", "DICOM.seg.dcm", "volumes.csv",
+    }  # fmt: skip
 
 
 def test_readme_names_the_targets_of_the_makefile():
