@@ -75,7 +75,7 @@ class Cell:
     @cached_property
     def scores(self) -> pd.DataFrame:
         """A row per case and class, `case`, `name` and the scores, each the mean over the finished seeds."""
-        tables = [pd.read_csv(r.run.scores) for r in self.finished]
+        tables = [pd.read_csv(r.run.scores, dtype={"case": str}) for r in self.finished]
         if not tables:
             return pd.DataFrame(columns=["case", "name", "dice", "jaccard", "hd95_mm", "surface_dice"])
         return pd.concat(tables).drop(columns="label").groupby(["case", "name"], as_index=False).mean()
