@@ -179,13 +179,7 @@ class TestResults(pl.Callback):
         self._pictured: list[Pictured] = []
 
     def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        module: pl.LightningModule,
-        outputs: torch.Tensor,
-        batch: Batch,
-        batch_idx: int,
-        *args: Any,
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: torch.Tensor, batch: Batch, *args: Any
     ) -> None:
         case = self.cases[batch.ids[0]]
         prediction = module.label_map(outputs).cpu().numpy()
@@ -218,13 +212,7 @@ class NativeScores(pl.Callback):
         self._rows: list[dict[str, Any]] = []
 
     def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        module: pl.LightningModule,
-        outputs: torch.Tensor,
-        batch: Batch,
-        batch_idx: int,
-        *args: Any,
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: torch.Tensor, batch: Batch, *args: Any
     ) -> None:
         case = batch.ids[0]
         scan, _ = read_case(self.data.sources[case])
