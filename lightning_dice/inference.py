@@ -84,6 +84,7 @@ def plan_slabs(
     patch_size: Sequence[int],
     overlap: float,
     limit_gb: float,
+    whole: bool = False,
 ) -> tuple[int, float]:
     """How many layers of windows a slab may have to keep to the memory, and what that comes to.
 
@@ -93,12 +94,13 @@ def plan_slabs(
         step: scan voxels from one prepared voxel to the next.
         classes: of the network.
         limit_gb: for the whole process.
+        whole: all logits are kept, so that there is one slab.
 
     Returns:
         The layers, and an estimate of the peak in GB.
 
     Raises:
-        InputError: the limit is too low for the thinnest slab.
+        InputError: the limit is too low for the thinnest slab, or for all logits if they are kept.
     """
     prepared = [size / s for size, s in zip(shape, step, strict=True)]
     voxels, patch = float(np.prod(shape)), patch_size[2]
@@ -108,12 +110,14 @@ def plan_slabs(
     before = voxels * (itemsize + FLOAT)
     held = voxels * (itemsize + 2) + 3 * FLOAT * float(np.prod(prepared))
     held += 3 * FLOAT * classes * shape[0] * shape[1] * NATIVE_SLICES
-    slice_ = 5 * FLOAT * classes * max(prepared[0], patch_size[0]) * max(prepared[1], patch_size[1])  # of logits
+    slice_ = (
+        (8 if whole else 5) * FLOAT * classes * max(prepared[0], patch_size[0]) * max(prepared[1], patch_size[1])
+    )  # of logits
 
     def peak_gb(rows: int) -> float:
         return PROGRAM_GB + max(before, held + slice_ * (patch + (rows - 1) * stride)) / 1e9
 
-    fewest = min(-(-patch // stride) + 1, len(starts))  # what one slice can take
+    fewest = len(starts) if whole else min(-(-patch // stride) + 1, len(starts))  # what one slice can take
     if peak_gb(fewest) > limit_gb:
         raise InputError(
             f"memory_limit_gb={limit_gb}: this scan of {' × '.join(map(str, shape))} voxels takes at least "

@@ -77,9 +77,8 @@ def _predict(config: DictConfig, network: nn.Module, recipe: Recipe, scan: Scan,
     hu, affine = to_ras(scan.voxels, scan.affine)
     preparation = recipe.at_spacing
     step = prepared_step(affine, preparation)
-    rows, peak_gb = plan_slabs(
-        hu.shape, hu.itemsize, step, len(recipe.classes), recipe.patch_size, config.overlap, config.memory_limit_gb
-    )
+    sizes = hu.shape, hu.itemsize, step, len(recipe.classes), recipe.patch_size
+    rows, peak_gb = plan_slabs(*sizes, config.overlap, config.memory_limit_gb, whole=config.probabilities)
     print(f"{scan.name}: {' × '.join(map(str, scan.voxels.shape))} voxels, up to {peak_gb:.1f} GB of memory")
     image, grid = prepare_image(hu, affine, preparation)
     prepared = torch.from_numpy(image).float()[None]

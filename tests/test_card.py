@@ -66,8 +66,9 @@ def test_the_figures_are_those_counted_by_hand(cases, card):
     label = np.concatenate([np.load(case.label).ravel() for case in cases])
     _, tables = page(card)
     size = tables["Size"]
-    assert size.loc["to the right"].tolist() == ["30", "30", "30", "10", "10", "10"]
-    assert size.loc["superior"].tolist() == ["20", "20", "22", "5", "10", "10"]
+    for grid in ("scan", "prepared"):
+        assert size.loc[f"{grid}, to the right"].tolist() == ["30", "30", "30", "10", "10", "10"]
+        assert size.loc[f"{grid}, superior"].tolist() == ["20", "20", "22", "5", "10", "10"]
     classes = tables["Classes"]
     assert classes["cases with it"].tolist() == ["3"] * 6 + ["2", "3"]
     for index, name in enumerate(NAMES):
@@ -78,7 +79,19 @@ def test_the_figures_are_those_counted_by_hand(cases, card):
         values = hu[label == index].astype(float) * 1000 - 500
         ours = [float(text) for text in tables["HU"].loc[name]]
         assert np.allclose(ours, np.percentile(values, PERCENTILES, method="inverted_cdf"), atol=0.5 + 1e-6)
-    assert f"3 cases with {label.size:,} voxels" in (card / "card.md").read_text()
+    assert f"3 cases with {label.size:,} prepared voxels" in (card / "card.md").read_text()
+
+
+def test_the_scans_own_sizes_are_told_beside_the_prepared_ones(tmp_path):
+    """Stored with its axes in another order: what is told runs along the patient's axes."""
+    root = write_sound(tmp_path / "data", ["a"])
+    hu, label = body(7, (30, 24, 22))
+    affine = AFFINE[:, [2, 0, 1, 3]] @ np.diag([0.5, 1, 1, 1])
+    for folder, array in (("imagesTr/a_0000", hu), ("labelsTr/a", label)):
+        write_nifti(root / f"{folder}.nii.gz", array.transpose(2, 0, 1), affine)
+    (case,), _ = prepare_cases(nnunet_cases(root), Preparation(factor=2), tmp_path / "store", workers=1)
+    assert (case.scan_shape, case.scan_spacing_mm) == ((30, 24, 22), (10.0, 10.0, 5.0))
+    assert (case.shape, case.spacing_mm) == ((15, 12, 11), (20.0, 20.0, 10.0))
 
 
 def test_percentiles_are_exact_and_missing_without_a_voxel(cases):

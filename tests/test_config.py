@@ -40,7 +40,8 @@ def with_one_case(config) -> CTDataModule:
     """The data module of a configuration, as if it had found a case with 9 voxels of each class."""
     data = build_datamodule(config)
     data.annotated = data.classes = NAMES
-    data.cases = {"a": PreparedCase("a", "", "", (4, 4, 4), tuple(map(tuple, torch.eye(4).tolist())), (9,) * 8, "")}
+    affine = tuple(map(tuple, torch.eye(4).tolist()))
+    data.cases = {"a": PreparedCase("a", "", "", (4, 4, 4), affine, (9,) * 8, (4, 4, 4), (1.0, 1.0, 1.0), "")}
     data.split = Split(("a",), (), ())
     return data
 

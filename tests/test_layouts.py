@@ -204,6 +204,21 @@ def test_public_data_sets_are_prepared_with_the_known_counts(tmp_path, name):
     assert [case[-4:] for case in data.cases] == ["0000", "0001", "0002"]
 
 
+def test_masks_and_nnunets_labels_are_prepared_with_the_known_counts(tmp_path):
+    expected = np.zeros(len(NAMES), int)
+    for number in range(3):
+        hu, label = tiny_case(number)
+        write_nifti(tmp_path / "masks" / f"s{number:04d}" / "ct.nii.gz", hu)
+        for index, mask in enumerate(MASKS, start=1):
+            path = tmp_path / "masks" / f"s{number:04d}" / "segmentations" / f"{mask}.nii.gz"
+            write_nifti(path, (label == index).astype(np.uint8))
+        expected += np.bincount(label.ravel(), minlength=len(NAMES))
+    write_nnunet(tmp_path / "raw", 3)
+    for name, root in (("totalsegmentator", tmp_path / "masks"), ("nnunet", tmp_path / "raw")):
+        step = ["data.preparation.factor=1", "data.preparation.spacing_mm=null"]
+        assert prepared(name, tmp_path, f"data.root={root}", *step).class_voxels == tuple(expected)
+
+
 def test_every_data_set_of_the_configuration_is_tried():
     known = {path.stem for path in (config_folder() / "data").glob("*.yaml")}
     assert known == {*PUBLIC, "base", "files", "nnunet", "phantom", "totalsegmentator"}

@@ -127,6 +127,17 @@ def test_a_limit_that_cannot_be_kept_is_refused(run, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_keeping_all_probabilities_is_counted(tmp_path):
+    asked = (512, 512, 1000), 2, (1, 1, 1), 8, (64, 64, 64), 0.5
+    rows, peak = plan_slabs(*asked, 16.0)
+    everything, whole = plan_slabs(*asked, 99.0, whole=True)
+    assert rows < everything
+    logits = 8 * 4 * 512 * 512 * 1000 / 1e9
+    assert peak <= 16 < 2 * logits < whole
+    with pytest.raises(InputError, match=r"memory_limit_gb=16\.0: this scan .* at least"):
+        plan_slabs(*asked, 16.0, whole=True)
+
+
 def test_volumes_are_voxels_times_their_size(run, tmp_path):
     write_nifti(tmp_path / "scans" / "a.nii.gz", tiny_case(0)[0], np.diag([-2.0, -2, 5, 1]))
     write_nifti(tmp_path / "scans" / "b.nii.gz", tiny_case(1)[0])

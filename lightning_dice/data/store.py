@@ -19,7 +19,7 @@ from tqdm import tqdm
 from lightning_dice.data.cases import Case
 from lightning_dice.data.integrity import Examination, Finding
 from lightning_dice.data.labels import NUM_CLASSES
-from lightning_dice.data.volumes import Preparation, Volume, prepare_volume, read_case, spacing_mm
+from lightning_dice.data.volumes import LabelledScan, Preparation, Volume, prepare_volume, read_case, spacing_mm, to_ras
 from lightning_dice.files import replacing
 
 FORMAT = 2  # raise it when arrays, record or findings of the same files and settings change
@@ -34,6 +34,8 @@ class PreparedCase:
         label: `.npy` file, uint8 (X, Y, Z), class indices.
         affine: rows of the (4, 4) matrix from voxels to mm.
         voxels: count of each class, background first.
+        scan_shape: of the scan before it was prepared, along RAS axes.
+        scan_spacing_mm: the same, of its voxels.
         sha256: of both arrays and the affine.
     """
 
@@ -43,6 +45,8 @@ class PreparedCase:
     shape: tuple[int, int, int]
     affine: tuple[tuple[float, ...], ...]
     voxels: tuple[int, ...]
+    scan_shape: tuple[int, int, int]
+    scan_spacing_mm: tuple[float, float, float]
     sha256: str
 
     @property
@@ -119,18 +123,21 @@ def _examine(case: Case, stem: Path, preparation: Preparation | None) -> Examina
     """Read one case, and write it to the store if it is sound and to be prepared."""
     scan, examination = read_case(case)
     if scan is not None and preparation is not None:
-        _write(prepare_volume(scan, preparation), examination, stem)
+        _write(scan, prepare_volume(scan, preparation), examination, stem)
     return examination
 
 
-def _write(volume: Volume, examination: Examination, stem: Path) -> None:
+def _write(scan: LabelledScan, volume: Volume, examination: Examination, stem: Path) -> None:
     digest = hashlib.sha256()
     for array in (volume.image, volume.label, volume.affine):
         digest.update(array.tobytes())
+    turned, affine = to_ras(scan.label, scan.affine)
     record = {
         "shape": volume.label.shape,
         "affine": volume.affine.tolist(),
         "voxels": np.bincount(volume.label.ravel(), minlength=NUM_CLASSES).tolist(),
+        "scan_shape": turned.shape,
+        "scan_spacing_mm": spacing_mm(affine),
         "sha256": digest.hexdigest(),
         "examination": dataclasses.asdict(examination),
     }
@@ -156,6 +163,8 @@ def _open(case_id: str, stem: Path) -> PreparedCase:
         shape=tuple(record["shape"]),
         affine=tuple(map(tuple, record["affine"])),
         voxels=tuple(record["voxels"]),
+        scan_shape=tuple(record["scan_shape"]),
+        scan_spacing_mm=tuple(record["scan_spacing_mm"]),
         sha256=record["sha256"],
     )
 

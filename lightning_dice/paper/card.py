@@ -129,15 +129,24 @@ def mosaic_figure(cases: Sequence[PreparedCase], window_hu: Sequence[float]) -> 
 
 
 def _size(cases: Sequence[PreparedCase]) -> Section:
-    shapes, sizes = np.array([case.shape for case in cases]), np.array([case.spacing_mm for case in cases])
-    table = pd.DataFrame(index=pd.Index(["to the right", "anterior", "superior"], name="axis"))
-    for name, values, form in (("voxels", shapes, "{:g}"), ("mm", sizes, "{:.4g}")):
-        for title, statistic in (("min", np.min), ("median", np.median), ("max", np.max)):
-            table[f"{name}, {title}"] = [form.format(value) for value in statistic(values, axis=0)]
+    grids = {
+        "scan": ([case.scan_shape for case in cases], [case.scan_spacing_mm for case in cases]),
+        "prepared": ([case.shape for case in cases], [case.spacing_mm for case in cases]),
+    }
+    rows = {
+        f"{grid}, {axis}": [
+            form.format(statistic(np.array(values)[:, place]))
+            for values, form in zip(of_grid, ("{:g}", "{:.4g}"), strict=True)
+            for statistic in (np.min, np.median, np.max)
+        ]
+        for grid, of_grid in grids.items()
+        for place, axis in enumerate(("to the right", "anterior", "superior"))
+    }
+    columns = [f"{name}, {title}" for name in ("voxels", "mm") for title in ("min", "median", "max")]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("axis")
     total = sum(sum(case.voxels) for case in cases)
-    return Section(
-        "Size", f"{len(cases)} cases with {total:,} voxels, as prepared: shapes, and sizes of a voxel.", table
-    )
+    text = f"{len(cases)} cases with {total:,} prepared voxels: shapes and voxel sizes of the scans, and as prepared."
+    return Section("Size", text, table)
 
 
 def _hu(percentiles: pd.DataFrame, window_hu: Sequence[float]) -> Section:
