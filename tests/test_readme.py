@@ -41,7 +41,7 @@ def desk(tmp_path_factory) -> Path:
 def scaled(command: str) -> list[str]:
     """The command at the tests' scale: the smoke experiment in place of any other."""
     words = [re.sub("/(demo|paper)\\b", "/smoke", word) for word in shlex.split(command)]
-    if words[2] != "lightning_dice.train":
+    if words[2] not in ("lightning_dice.train", "lightning_dice.benchmark"):
         return words
     seed = ["seed=1"] if "experiment=demo" in words and "seed=" not in command else []  # the demo's own
     words = [word for word in words if not word.startswith("experiment=")]
@@ -50,7 +50,7 @@ def scaled(command: str) -> list[str]:
 
 def test_the_commands_of_readme_run_one_after_the_other(desk):
     python = [shlex.join(shlex.split(command)) for command in COMMANDS if command.startswith("python -m ")]
-    assert len(python) == 13
+    assert len(python) == 14
     # What the evaluation needs is the demo's run, which README gets from `make demo`.
     demo = "python -m lightning_dice.train experiment=demo loss=simple optim.lr=0.01"
     environment = os.environ | {"LIGHTNING_DICE_CACHE": str(desk / "cache"), "CUDA_VISIBLE_DEVICES": ""}
@@ -76,7 +76,7 @@ def test_the_commands_of_readme_run_one_after_the_other(desk):
 def test_readme_names_the_targets_of_the_makefile():
     targets = {command.split()[1] for command in COMMANDS if command.startswith("make ")}
     listed = subprocess.run(["make", "help"], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
-    assert targets == {"demo", "test", "grid"}
+    assert targets == {"demo", "test", "grid", "bench"}
     assert targets <= {line.split()[0] for line in listed.stdout.splitlines()}
 
 

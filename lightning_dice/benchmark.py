@@ -1,0 +1,130 @@
+"""python -m lightning_dice.benchmark: what an iteration, a patch and a voxel cost on this machine."""
+
+import copy
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytorch_lightning as pl
+from lightning_fabric import Fabric
+from omegaconf import DictConfig, OmegaConf
+
+from lightning_dice import workloads
+from lightning_dice.build import best_precision, build_datamodule, build_module, build_trainer
+from lightning_dice.callbacks import WARM_UP_STEPS, StepTimes
+from lightning_dice.cli import command
+from lightning_dice.data.datamodule import CTDataModule
+from lightning_dice.files import replacing
+from lightning_dice.module import SegmentationModule
+
+PAPER_ITERATIONS, PAPER_CELLS = 10_000, 6
+BATCHES = 30  # in each round
+
+
+def benchmark(config: DictConfig) -> dict[str, Any]:
+    """Time training, patches and inference of this configuration, and print the figures.
+
+    Each round does `steps` iterations or batches of every work, or one volume, in turn, so that what else the machine
+    does hits them all; the median over the rounds counts, with the least and the most beside it.
+
+    Returns:
+        Plain types, which `output` gets too: seconds of each work, and what follows from them.
+
+    Raises:
+        InputError: a data set or a setting that cannot be used.
+    """
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    data = build_datamodule(config)
+    data.setup()
+    module = build_module(config, data)
+    accelerator, precision = config.trainer.accelerator, config.trainer.precision
+    precision = best_precision(accelerator) if precision == "auto" else precision
+    fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)
+    product, flop_of_product = workloads.matrix_product(fabric)
+    works = {
+        "iteration, data in memory": (workloads.training_in_memory(module, data, fabric), config.steps),
+        "network alone": (workloads.network_alone(module, data, fabric), config.steps),
+        "matrix product": (product, config.steps),
+        "batch from the store": (workloads.store_patches(data), BATCHES),
+        "volume": (workloads.our_inference(module, data, fabric, config.overlap), 1),
+    }
+    if config.compare:
+        works |= {
+            "iteration, MONAI": (workloads.monai_training(module, data, fabric), config.steps),
+            "batch, MONAI": (workloads.monai_patches(data), BATCHES),
+            "batch, tio.Queue on files": (workloads.stock_queue_patches(data), 2),
+            "volume, MONAI": (workloads.monai_inference(module, data, fabric, config.overlap), 1),
+        }
+
+    seconds: dict[str, list[float]] = {name: [] for name in ("iteration from the store", *works)}
+    waiting, memory = [], {}
+    for _ in range(config.rounds):
+        summary = _train(config, module, data)
+        seconds["iteration from the store"].append(summary["seconds_per_iteration"])
+        waiting.append(summary["share_waiting_for_data"])
+        memory = {key: summary[key] for key in ("peak_memory_gb", "peak_device_memory_gb")}
+        for name, (work, times) in works.items():
+            seconds[name].append(_seconds(work, times))
+    table = pd.DataFrame(seconds).agg(["median", "min", "max"]).T
+    result = {
+        "device": str(fabric.device),
+        "precision": precision,
+        "seconds": table.to_dict("index"),
+        "share_waiting_for_data": float(pd.Series(waiting).median()),
+        **memory,
+        **_figures(table["median"], workloads.flop_per_iteration(module.network, data), flop_of_product, data),
+    }
+    print(table.to_string(float_format="{:.4g}".format, header=["median s", "least", "most"]), "\n")
+    print("\n".join(f"{key}: {value:.4g}" for key, value in result.items() if isinstance(value, float)))
+    if config.output:
+        with replacing(Path(config.output).expanduser()) as path:
+            path.write_text(json.dumps(result, indent=2))
+    return result
+
+
+def _figures(seconds: pd.Series, flop: float, flop_of_product: float, data: CTDataModule) -> dict[str, float]:
+    """What follows from the median seconds."""
+    ours = seconds["iteration from the store"]
+    figures = {
+        "store_over_memory": ours / seconds["iteration, data in memory"],
+        "tflop_per_second": flop / ours / 1e12,
+        "tflop_per_second_of_matrix_product": flop_of_product / seconds["matrix product"] / 1e12,
+        "patches_per_second": data.batch_size / seconds["batch from the store"],
+        "voxels_per_second_of_inference": workloads.volume_voxels(data) / seconds["volume"],
+        "hours_of_the_papers_run": PAPER_ITERATIONS * ours / 3600,
+        "hours_of_the_papers_grid": PAPER_CELLS * PAPER_ITERATIONS * ours / 3600,
+    }
+    if "iteration, MONAI" in seconds:
+        figures |= {
+            "iteration_over_monai": ours / seconds["iteration, MONAI"],
+            "patches_over_monai": seconds["batch, MONAI"] / seconds["batch from the store"],
+            "patches_over_tio_queue": seconds["batch, tio.Queue on files"] / seconds["batch from the store"],
+            "volume_over_monai": seconds["volume"] / seconds["volume, MONAI"],
+        }
+    return {name: float(value) for name, value in figures.items()}
+
+
+def _train(config: DictConfig, module: SegmentationModule, data: CTDataModule) -> dict[str, Any]:
+    """The times of a training as `train` does it, without validation and checkpoints."""
+    times = StepTimes()
+    short = OmegaConf.merge(config, {"trainer": {"max_steps": config.steps + WARM_UP_STEPS}})
+    trainer = build_trainer(
+        short, callbacks=[times], logger=False, profiler=times.wait, enable_checkpointing=False, limit_val_batches=0
+    )
+    trainer.fit(copy.deepcopy(module), datamodule=data)
+    return times.summary()
+
+
+def _seconds(work: workloads.Work, times: int) -> float:
+    """Of one go, the mean of several after one that warms up."""
+    work()
+    started = time.perf_counter()
+    for _ in range(times):
+        work()
+    return (time.perf_counter() - started) / times
+
+
+if __name__ == "__main__":
+    command("benchmark", paths=("output",))(benchmark)()

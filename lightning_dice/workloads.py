@@ -1,0 +1,202 @@
+"""What the benchmark times: each function sets a piece of work up and returns it, to be done again and again."""
+
+import copy
+import itertools
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import numpy as np
+import torch
+import torchio as tio
+from lightning_fabric import Fabric
+from monai.data import CacheDataset, DataLoader
+from monai.inferers import sliding_window_inference
+from monai.losses import DiceLoss as MonaiDiceLoss
+from monai.transforms import Compose, EnsureChannelFirstd, EnsureTyped, LoadImaged, RandSpatialCropd, SpatialPadd
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from lightning_dice.data.datamodule import CTDataModule
+from lightning_dice.data.patches import Batch, PatchQueue, collate, pad_to, subject_of
+from lightning_dice.data.store import PreparedCase
+from lightning_dice.inference import sliding_window
+from lightning_dice.module import SegmentationModule
+
+Work = Callable[[], object]
+KEYS = ("image", "label")
+MATRIX = {"cpu": 2048, "cuda": 8192}  # rows and columns of the product that the peak is measured by
+
+
+def training_in_memory(module: SegmentationModule, data: CTDataModule, fabric: Fabric) -> Work:
+    """A bare loop of network, loss and optimiser over batches that are there already."""
+    network, optimizer = _trained(module, fabric)
+    batches = _batches_in_memory(data, fabric)
+
+    def work() -> None:
+        batch = next(batches)
+        loss = module.loss(network(batch.image), batch.label)
+        optimizer.zero_grad()
+        fabric.backward(loss)
+        optimizer.step()
+        _wait(fabric)
+
+    return work
+
+
+def network_alone(module: SegmentationModule, data: CTDataModule, fabric: Fabric) -> Work:
+    """Forward and backward pass, without loss and optimiser."""
+    network = fabric.setup_module(copy.deepcopy(module.network))
+    batches = _batches_in_memory(data, fabric)
+
+    def work() -> None:
+        network.zero_grad()
+        fabric.backward(network(next(batches).image).float().mean())
+        _wait(fabric)
+
+    return work
+
+
+def monai_training(module: SegmentationModule, data: CTDataModule, fabric: Fabric) -> Work:
+    """MONAI's usual loop with the same network: CacheDataset, DiceLoss, float32, no memory format of its own."""
+    fabric = Fabric(accelerator=fabric.accelerator, devices=1, precision="32-true")
+    plain = copy.deepcopy(module.network).to(memory_format=torch.contiguous_format)
+    network, optimizer = fabric.setup(plain, module.optimizer(plain.parameters()))
+    loss = MonaiDiceLoss(softmax=True, to_onehot_y=True, batch=True)
+    batches = _forever(_monai_loader(data))
+
+    def work() -> None:
+        batch = next(batches)
+        image, label = (batch[key].as_tensor().to(fabric.device) for key in KEYS)
+        optimizer.zero_grad()
+        fabric.backward(loss(network(image), label))
+        optimizer.step()
+        _wait(fabric)
+
+    return work
+
+
+def store_patches(data: CTDataModule) -> Work:
+    """A batch from the prepared store, in this process."""
+    queue = _queue(data)
+    batch = itertools.count()
+
+    def work() -> Batch:
+        first = next(batch) * data.batch_size
+        return collate([queue[i] for i in range(first, first + data.batch_size)])
+
+    return work
+
+
+def monai_patches(data: CTDataModule) -> Work:
+    """A batch from MONAI's CacheDataset, in this process."""
+    batches = _forever(_monai_loader(data))
+    return lambda: next(batches)
+
+
+def stock_queue_patches(data: CTDataModule) -> Work:
+    """A batch from TorchIO's own queue on the data set's files, in this process; one patch of each volume it reads."""
+    subjects = [
+        tio.Subject(image=tio.ScalarImage(case.image), label=tio.LabelMap([file.path for file in case.labels]))
+        for case in (data.sources[i] for i in data.split.train)
+    ]
+    padded = tio.SubjectsDataset(subjects, partial(pad_to, size=data.patch_size))
+    queue = tio.Queue(padded, data.batch_size, 1, tio.UniformSampler(data.patch_size), start_background=False)
+    batches = _forever(tio.SubjectsLoader(queue, batch_size=data.batch_size))
+    return lambda: next(batches)
+
+
+def our_inference(module: SegmentationModule, data: CTDataModule, fabric: Fabric, overlap: float) -> Work:
+    """A whole volume by the package's sliding window."""
+    network = fabric.setup_module(copy.deepcopy(module.network).eval())
+    image = _volume(data)
+    return lambda: sliding_window(network, image, data.patch_size, overlap)
+
+
+def monai_inference(module: SegmentationModule, data: CTDataModule, fabric: Fabric, overlap: float) -> Work:
+    """The same volume by MONAI's, with the same network, precision, overlap and batch."""
+    network = fabric.setup_module(copy.deepcopy(module.network).eval())
+    image = _volume(data)[None]
+    settings = {"roi_size": data.patch_size, "sw_batch_size": 3, "overlap": overlap, "device": torch.device("cpu")}
+    mode = "gaussian" if overlap else "constant"
+
+    @torch.no_grad()
+    def work() -> Tensor:
+        return sliding_window_inference(image, predictor=network, mode=mode, sw_device=fabric.device, **settings)
+
+    return work
+
+
+def matrix_product(fabric: Fabric) -> tuple[Work, float]:
+    """A product in the precision of the training, and the FLOP that it takes: what the hardware reaches at best."""
+    size = MATRIX[fabric.device.type]
+    dtype = torch.float32 if fabric.strategy.precision.precision.startswith("32") else torch.bfloat16
+    a, b = (torch.randn(size, size, device=fabric.device, dtype=dtype) for _ in range(2))
+
+    def work() -> None:
+        a @ b
+        _wait(fabric)
+
+    return work, 2.0 * size**3
+
+
+def flop_per_iteration(network: nn.Module, data: CTDataModule) -> float:
+    """Of forward and backward pass, counted on tensors without content."""
+    empty = copy.deepcopy(network).to("meta")
+    with FlopCounterMode(display=False) as counter:
+        empty(torch.empty(data.batch_size, 1, *data.patch_size, device="meta")).sum().backward()
+    return float(counter.get_total_flops())
+
+
+def volume_voxels(data: CTDataModule) -> int:
+    """Of the volume that inference is timed on."""
+    return int(np.prod(_largest(data).shape))
+
+
+def _trained(module: SegmentationModule, fabric: Fabric) -> tuple[nn.Module, torch.optim.Optimizer]:
+    network = copy.deepcopy(module.network)
+    return fabric.setup(network, module.optimizer(network.parameters()))
+
+
+def _queue(data: CTDataModule) -> PatchQueue:
+    subjects = [subject_of(data.cases[i]) for i in data.split.train]
+    return PatchQueue(subjects, tio.UniformSampler(data.patch_size), data.batch_size, data.seed)
+
+
+def _batches_in_memory(data: CTDataModule, fabric: Fabric) -> Iterator[Batch]:
+    work = store_patches(data)
+    held = [work() for _ in range(4)]
+    return itertools.cycle([Batch(b.image.to(fabric.device), b.label.to(fabric.device), b.ids) for b in held])
+
+
+def _monai_loader(data: CTDataModule) -> DataLoader:
+    cases = [data.cases[i] for i in data.split.train]
+    transforms = Compose(
+        [
+            LoadImaged(KEYS, reader="NumpyReader"),
+            EnsureChannelFirstd(KEYS, channel_dim="no_channel"),
+            EnsureTyped(KEYS, dtype=(torch.float32, torch.uint8)),
+            SpatialPadd(KEYS, data.patch_size),
+            RandSpatialCropd(KEYS, data.patch_size, random_size=False),
+        ]
+    )
+    files = [{"image": str(case.image), "label": str(case.label)} for case in cases]
+    dataset = CacheDataset(files, transforms, num_workers=None, progress=False)
+    return DataLoader(dataset, batch_size=data.batch_size, shuffle=True, drop_last=True)
+
+
+def _forever(loader: DataLoader) -> Iterator[object]:
+    while True:
+        yield from loader
+
+
+def _largest(data: CTDataModule) -> PreparedCase:
+    return max(data.cases.values(), key=lambda case: np.prod(case.shape))
+
+
+def _volume(data: CTDataModule) -> Tensor:
+    return torch.from_numpy(np.load(_largest(data).image).astype(np.float32))[None]  # (1, X, Y, Z)
+
+
+def _wait(fabric: Fabric) -> None:
+    if fabric.device.type == "cuda":
+        torch.cuda.synchronize()
