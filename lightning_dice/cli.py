@@ -1,5 +1,6 @@
 """A command: Hydra around an ordinary function, and one clear line for what the user can mend."""
 
+import errno
 import functools
 import os
 import sys
@@ -17,6 +18,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandat
 from lightning_dice.errors import InputError
 
 MENDABLE = (InputError, HydraException, OmegaConfBaseException)
+WRITING = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOSPC, errno.EDQUOT)
 PACKAGE = Path(__file__).resolve().parent
 
 
@@ -32,8 +34,9 @@ def command(
     """Make `python -m lightning_dice.NAME` out of a function of the configuration.
 
     What the user can mend is printed in one line on standard error and exits with 1: an `InputError` of ours, an
-    override that Hydra refuses. Anything else is a fault of ours and keeps its traceback. A job of a multirun that
-    fails does not stop the others; at the end each job's line is told, with what its function returned.
+    override that Hydra refuses, a folder that cannot be written. Anything else is a fault of ours and keeps its
+    traceback. A job of a multirun that fails does not stop the others; at the end each job's line is told, with what
+    its function returned.
 
     Args:
         config_name: of the YAML file, from the configuration's folder; the groups it knows lie beside it.
@@ -49,11 +52,11 @@ def command(
                 result = function(config)
             except Exception as error:
                 if HydraConfig.get().mode == RunMode.MULTIRUN:
-                    if not isinstance(error, MENDABLE):
+                    if not _is_mendable(error):
                         traceback.print_exc()
                     print(f"error: {_line(error)}", file=sys.stderr)
                     jobs.append(f"{' '.join(HydraConfig.get().overrides.task)}: failed: {_line(error)}")
-                elif isinstance(error, MENDABLE):  # here, before Hydra adds lines of its own
+                elif _is_mendable(error):  # here, before Hydra adds lines of its own
                     _leave(error)
                 raise  # in a multirun, Hydra goes on with the next job
             jobs.append(str(result))
@@ -69,7 +72,7 @@ def command(
                 if jobs:
                     _tell(jobs)
                     sys.exit(1)
-                if isinstance(error, MENDABLE):
+                if _is_mendable(error):
                     _leave(error)
                 raise
             if len(jobs) > 1:
@@ -92,6 +95,15 @@ def _quoted(argument: str, paths: Sequence[str]) -> str:
     return f"{name}='{escaped}'"
 
 
+def _is_mendable(error: Exception) -> bool:
+    """An error that the user can mend: in the input, or in where the output goes, such as a full disk."""
+    return isinstance(error, MENDABLE) or _is_about_writing(error)
+
+
+def _is_about_writing(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in WRITING
+
+
 def _leave(error: Exception) -> None:
     print(f"error: {_line(error)}", file=sys.stderr)
     sys.exit(1)
@@ -101,6 +113,8 @@ def _line(error: Exception) -> str:
     """What is wrong, and what could stand there instead."""
     if isinstance(error, InputError):
         return str(error)
+    if _is_about_writing(error):
+        return f"{error.filename or 'output'}: {error.strerror}; allow writing there, make room, or give another folder"
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         return f"{group}={name}: no such choice; expected one of {', '.join(error.options)}"

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from tqdm import tqdm
 
-from lightning_dice.data.patches import Grid, window_starts
 from lightning_dice.errors import InputError
 
-PROGRAM_GB = 1.5  # libraries, and one window of the paper's network
+PROGRAM_GB = 1.2  # libraries, and one window of the paper's network
 FLOAT = 4  # bytes
 NATIVE_SLICES = 8  # on the native grid at a time: 64 MB of probabilities for 512 × 512 and eight classes
 
@@ -22,24 +22,69 @@ def sliding_window(
 ) -> Tensor:
     """Logits of a whole volume.
 
+    Windows stand on a regular grid, the last one of each axis ends with the volume. Where they overlap the logits are
+    averaged, with the weights of a Hann window unless `overlap` is 0.
+
     Args:
         network: maps (B, C, *patch_size) to logits (B, L, *patch_size); call `network.eval()` before.
-        image: (C, X, Y, Z), prepared as in training; patches go to the network's device, the rest stays where it is.
+        image: (C, X, Y, Z), prepared as in training; patches go to the network's device, the rest stays where it is. A
+            volume smaller than a window is padded with zeros, and its logits are cropped.
         patch_size: of the windows, in voxels.
-        overlap: share of the window by which neighbours overlap: 0 as in the paper, up to below 1.
+        overlap: share of the window by which neighbours overlap: 0 as in the paper, up to below 1; rounded down to an
+            even number of voxels.
         batch_size: windows at a time.
 
     Returns:
-        Logits float32 (L, X, Y, Z) on the CPU, averaged where windows overlap.
+        Logits float32 (L, X, Y, Z) where the image is.
 
     Raises:
         InputError: an overlap outside [0, 1).
     """
     device = next(network.parameters()).device
-    grid = Grid(image, patch_size, overlap)
-    for patches, places in grid.batches(batch_size):
-        grid.add(network(patches.to(device)).float(), places)
-    return grid.volume()
+    missing = [max(patch - size, 0) for patch, size in zip(patch_size, image.shape[1:], strict=True)]
+    sides = [side for m in reversed(missing) for side in (m // 2, m - m // 2)]  # of the last axis first
+    padded = functional.pad(image, sides)
+    starts = [window_starts(size, patch, overlap) for size, patch in zip(padded.shape[1:], patch_size, strict=True)]
+    windows = [
+        (..., *(slice(start, start + patch) for start, patch in zip(corner, patch_size, strict=True)))
+        for corner in itertools.product(*starts)
+    ]
+    profiles = [torch.hann_window(p + 2, periodic=False)[1:-1] if overlap else torch.ones(p) for p in patch_size]
+    profiles = [profile.to(image.device) for profile in profiles]
+    blend = _outer(profiles)
+    total = None
+    for first in range(0, len(windows), batch_size):
+        some = windows[first : first + batch_size]
+        logits = network(torch.stack([padded[window] for window in some]).to(device)).to(image.device)
+        if total is None:  # classes last in memory, as the network's channels
+            total = image.new_zeros(*padded.shape[1:], logits.shape[1], dtype=torch.float32).movedim(-1, 0)
+        for window, one in zip(some, logits, strict=True):
+            total[window].addcmul_(one, blend)
+    total /= _outer([_summed(*along) for along in zip(profiles, starts, padded.shape[1:], strict=True)])
+    for axis, (m, size) in enumerate(zip(missing, image.shape[1:], strict=True)):
+        total = total.narrow(1 + axis, m // 2, size)
+    return total
+
+
+def window_starts(size: int, patch: int, overlap: float) -> list[int]:
+    """First voxels of the windows along an axis."""
+    if not 0 <= overlap < 1:
+        raise InputError(f"overlap={overlap}: expected a share of the patch from 0 to below 1, such as 0.5")
+    last = max(size - patch, 0)
+    return sorted({*range(0, last, patch - 2 * int(overlap * patch / 2)), last})
+
+
+def _summed(profile: Tensor, starts: Sequence[int], size: int) -> Tensor:
+    """What the windows' weights come to along an axis."""
+    weights = profile.new_zeros(size)
+    for start in starts:
+        weights[start : start + len(profile)] += profile
+    return weights
+
+
+def _outer(profiles: Sequence[Tensor]) -> Tensor:
+    x, y, z = profiles
+    return x[:, None, None] * y[:, None] * z
 
 
 def segment(
@@ -71,9 +116,9 @@ def sliding_window_slabs(
     with tqdm(total=layers, desc="segmenting", unit="layer", disable=not progress) as bar:
         for first, last, begin, end in slabs:
             low, high = starts[first], min(starts[last] + patch, size)
-            logits = sliding_window(network, image[..., low:high], patch_size, overlap, batch_size)
+            inner = slice(begin - low, end - low)
+            yield sliding_window(network, image[..., low:high], patch_size, overlap, batch_size)[..., inner]
             bar.update(last - first + 1)
-            yield logits[..., begin - low : end - low]
 
 
 def plan_slabs(
@@ -110,9 +155,8 @@ def plan_slabs(
     before = voxels * (itemsize + FLOAT)
     held = voxels * (itemsize + 2) + 3 * FLOAT * float(np.prod(prepared))
     held += 3 * FLOAT * classes * shape[0] * shape[1] * NATIVE_SLICES
-    slice_ = (
-        (8 if whole else 5) * FLOAT * classes * max(prepared[0], patch_size[0]) * max(prepared[1], patch_size[1])
-    )  # of logits
+    times = 6 if whole else 3  # logits, probabilities, these with the slab before's last slice; copies that are written
+    slice_ = times * FLOAT * classes * max(prepared[0], patch_size[0]) * max(prepared[1], patch_size[1])
 
     def peak_gb(rows: int) -> float:
         return PROGRAM_GB + max(before, held + slice_ * (patch + (rows - 1) * stride)) / 1e9
@@ -155,10 +199,9 @@ def to_native(slabs: Iterable[Tensor], depth: int, shape: Sequence[int], step: S
         Places in the logits' first dimension, uint8 (X, Y, Z).
     """
     labels = np.empty(shape, np.uint8)
-    held, end, done = None, 0, 0  # probabilities up to prepared slice `end`; scan slices that are labelled
+    last, end, done = [], 0, 0  # the slab before's last slice, before prepared slice `end`; scan slices labelled so far
     for slab in slabs:
-        fresh = slab.softmax(dim=0)
-        held = fresh if held is None else torch.cat([held[..., -1:], fresh], dim=-1)
+        held = torch.cat([*last, slab.softmax(dim=0)], dim=-1)
         end += slab.shape[-1]
         begin = end - held.shape[-1]
         ready = shape[2] if end == depth else int((end - 1) * step[2] + 1e-6) + 1
@@ -170,6 +213,8 @@ def to_native(slabs: Iterable[Tensor], depth: int, shape: Sequence[int], step: S
                 part = _interpolate(part, 1 + axis, places)
             labels[..., low:high] = _highest(part).numpy()
         done = ready
+        last = [held[..., -1:].clone()]
+        del slab, held  # before the next one comes
     return labels
 
 

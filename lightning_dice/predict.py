@@ -47,10 +47,14 @@ def predict(config: DictConfig) -> pd.DataFrame:
     print(f"{config.run}: {precision} on {fabric.device}")
 
     output = Path(config.output).expanduser()
-    volumes, problems = [], []
+    volumes, problems, names = [], [], {}
     for path in find_scans(Path(config.input).expanduser()):
         try:
-            volumes.append(_predict(config, network, recipe, read_scan(path, config.series), output))
+            scan = read_scan(path, config.series)
+            other = names.setdefault(scan.name, path)
+            if other != path:
+                raise InputError(f"{path}: has the name of {other}, and its label map would too; rename one of them")
+            volumes.append(_predict(config, network, recipe, scan, output))
         except InputError as problem:
             problems.append(str(problem))
     table = pd.DataFrame(volumes)
@@ -70,6 +74,9 @@ def _predict(config: DictConfig, network: nn.Module, recipe: Recipe, scan: Scan,
         raise InputError(
             f"dicom_seg=true: {scan.files[0]} is no DICOM series, which a DICOM SEG refers to; leave it out"
         )
+    target = output / f"{scan.name}{config.ending}"
+    if target.resolve() in [file.resolve() for file in scan.files]:
+        raise InputError(f"output={output}: the label map would replace the scan {target}; give another folder")
     for finding in check_image(Case(scan.name, scan.files[0], ()), scan.voxels, scan.affine):
         if finding.level == ERROR:
             raise InputError(str(finding))
@@ -89,7 +96,7 @@ def _predict(config: DictConfig, network: nn.Module, recipe: Recipe, scan: Scan,
     classes = np.array([NAMES.index(name) for name in recipe.classes], np.uint8)
     found = classes[to_native(slabs, image.shape[2], hu.shape, step)]
     label = from_ras(found, scan.affine)
-    write_label_map(label, scan, output / f"{scan.name}{config.ending}")
+    write_label_map(label, scan, target)
     if config.dicom_seg:
         write_dicom_seg(label, scan, output / f"{scan.name}.seg.dcm")
     if config.overlay:

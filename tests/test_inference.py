@@ -4,6 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+import torchio as tio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
@@ -11,7 +12,7 @@ from torch import nn
 
 from lightning_dice.data.volumes import Preparation, from_ras, prepare_image, prepared_step, to_ras
 from lightning_dice.errors import InputError
-from lightning_dice.inference import Mirrored, segment, sliding_window, sliding_window_slabs, to_native
+from lightning_dice.inference import Mirrored, segment, sliding_window, sliding_window_slabs, to_native, window_starts
 from lightning_dice.network import UNet3D
 
 PATCH = (16, 16, 16)
@@ -27,6 +28,18 @@ class Pointwise(nn.Module):
     def forward(self, image):
         assert image.shape[2:] == PATCH
         return self.convolution(image)
+
+
+class TellsWindowsApart(nn.Module):
+    """Logits that depend on the place in the window and on what else is in it."""
+
+    def __init__(self):
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, image):
+        place = torch.arange(image[0].numel()).view(image.shape[1:]) / image[0].numel()
+        return torch.cat([image * self.factor, place + image.mean((1, 2, 3, 4), keepdim=True)], dim=1).detach()
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.5])
@@ -60,9 +73,32 @@ def test_windows_without_overlap_are_segmented_one_by_one():
     assert torch.allclose(sliding_window(network, image, PATCH), torch.cat(halves, dim=1), atol=1e-5)
 
 
-def test_an_overlap_out_of_range_is_refused():
-    with pytest.raises(InputError, match=r"overlap=1\.5"):
-        segment(Pointwise(), torch.zeros(1, *PATCH), PATCH, overlap=1.5)
+@pytest.mark.parametrize("shape", [(24, 20, 28), (16, 12, 20), (40, 12, 21), (17, 13, 50)])
+@pytest.mark.parametrize(("overlap", "mode"), [(0.0, "average"), (0.5, "hann"), (0.3, "hann")])
+def test_the_windows_are_laid_and_blended_as_torchio_does(shape, overlap, mode):
+    patch, image = (16, 12, 20), torch.rand(1, *shape)
+    network = TellsWindowsApart()
+    voxels = tuple(2 * int(overlap * size / 2) for size in patch)
+    sampler = tio.GridSampler(tio.Subject(image=tio.ScalarImage(tensor=image)), patch, voxels)
+    aggregator = tio.GridAggregator(sampler, overlap_mode=mode)
+    for window in sampler:
+        aggregator.add_batch(network(window["image"].data[None]), window[tio.LOCATION][None])
+    logits = sliding_window(network, image, patch, overlap)
+    assert torch.allclose(logits, aggregator.get_output_tensor(), atol=1e-5)
+
+
+def test_no_overlap_means_as_few_windows_as_cover_the_volume():
+    assert window_starts(32, 16, 0.0) == [0, 16]
+    assert window_starts(33, 16, 0.0) == [0, 16, 17]
+    assert window_starts(9, 16, 0.0) == [0]
+    assert window_starts(40, 16, 0.5) == [0, 8, 16, 24]
+    assert window_starts(40, 12, 0.3) == [0, 10, 20, 28]  # 3.6 voxels, rounded down to 2
+
+
+@pytest.mark.parametrize("overlap", [-0.1, 1.0, 1.5])
+def test_an_overlap_out_of_range_is_refused(overlap):
+    with pytest.raises(InputError, match=f"overlap={overlap}"):
+        segment(Pointwise(), torch.zeros(1, *PATCH), PATCH, overlap)
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.5, 0.75])

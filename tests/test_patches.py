@@ -6,7 +6,7 @@ import torch
 import torchio as tio
 
 from lightning_dice.data.layouts.nnunet import nnunet_cases
-from lightning_dice.data.patches import Grid, PatchQueue, collate, pad_to, patch_loader, subject_of, volume_loader
+from lightning_dice.data.patches import PatchQueue, collate, pad_to, patch_loader, subject_of, volume_loader
 from lightning_dice.data.store import prepare_cases
 from lightning_dice.data.volumes import Preparation
 from lightning_dice.errors import InputError
@@ -143,40 +143,6 @@ def test_whole_volumes_come_one_by_one(cases):
     assert [batch.ids for batch in volumes] == [[case.id] for case in cases]
     assert np.array_equal(volumes[2].label[0], np.load(cases[2].label))
     assert np.allclose(volumes[2].image[0, 0], np.load(cases[2].image))
-
-
-@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.8])
-@pytest.mark.parametrize("shape", [(24, 20, 28), (16, 12, 20), (5, 40, 9), (17, 13, 21)])
-def test_a_volume_cut_and_put_together_is_the_volume(shape, overlap):
-    image = torch.rand(2, *shape)
-    grid = Grid(image, PATCH, overlap)
-    for patches, places in grid.batches(4):
-        assert patches.shape[1:] == (2, *PATCH)
-        assert len(patches) <= 4
-        grid.add(patches, places)
-    assert torch.allclose(grid.volume(), image, atol=1e-6)
-
-
-def test_no_overlap_means_as_few_patches_as_cover_the_volume():
-    assert len(Grid(torch.zeros(1, 32, 24, 40), PATCH, 0.0)) == 8
-    assert len(Grid(torch.zeros(1, 33, 24, 40), PATCH, 0.0)) == 12
-    assert len(Grid(torch.zeros(1, 32, 24, 40), PATCH, 0.5)) == 27
-
-
-def test_where_patches_overlap_their_results_are_blended():
-    grid = Grid(torch.zeros(1, 24, 12, 20), PATCH, 0.5)  # two patches along the first axis, at 0 and at 8
-    for number, (patches, places) in enumerate(grid.batches(1)):
-        grid.add(torch.full_like(patches, float(number)), places)
-    profile = grid.volume()[0, :, 6, 10]
-    assert torch.equal(profile[:8], torch.zeros(8))
-    assert torch.equal(profile[16:], torch.ones(8))
-    assert (profile[8:16].diff() > 0).all()
-
-
-@pytest.mark.parametrize("overlap", [-0.1, 1.0, 2])
-def test_an_overlap_out_of_range_is_refused(overlap):
-    with pytest.raises(InputError, match=f"overlap={overlap}"):
-        Grid(torch.zeros(1, 24, 20, 28), PATCH, overlap)
 
 
 def test_collate_keeps_the_order(cases):

@@ -1,5 +1,8 @@
 """From a scan's file to a label map on its own grid."""
 
+import subprocess
+import sys
+
 import nibabel as nib
 import numpy as np
 import pandas as pd
@@ -122,7 +125,7 @@ def test_little_memory_changes_nothing_but_the_slabs(run, tmp_path, overlap):
 
 def test_a_limit_that_cannot_be_kept_is_refused(run, tmp_path):
     write_nifti(tmp_path / "a.nii.gz", tiny_case(0)[0])
-    with pytest.raises(InputError, match=r"memory_limit_gb=1: this scan of 24 × 20 × 28 voxels takes at least 1\.5 GB"):
+    with pytest.raises(InputError, match=r"memory_limit_gb=1: this scan of 24 × 20 × 28 voxels takes at least 1\.2 GB"):
         predicted(run, tmp_path / "a.nii.gz", tmp_path / "out", "memory_limit_gb=1")
     assert not (tmp_path / "out").exists()
 
@@ -171,6 +174,30 @@ def test_one_bad_scan_does_not_keep_the_others_from_their_label_maps(run, tmp_pa
     assert "e.nii.gz: holds values from 0 to 255; expected HU" in lines[2]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.nii.gz", "d.nii.gz", "volumes.csv"}
     assert pd.read_csv(tmp_path / "out" / "volumes.csv")["scan"].tolist() == ["a", "d"]
+
+
+def test_label_maps_never_replace_one_another_nor_a_scan(run, tmp_path):
+    scans = tmp_path / "scans"
+    write_nifti(scans / "a.nii.gz", tiny_case(0)[0])
+    write_nifti(scans / "a.nii", tiny_case(1)[0])
+    before = (scans / "a.nii.gz").read_bytes()
+    with pytest.raises(InputError, match=r"a\.nii\.gz: has the name of .*a\.nii, .* rename one of them"):
+        predicted(run, scans, tmp_path / "out")
+    with pytest.raises(InputError, match=r"the label map would replace the scan .*a\.nii\.gz; give another folder"):
+        predicted(run, scans / "a.nii.gz", scans)
+    assert (scans / "a.nii.gz").read_bytes() == before
+
+
+def test_an_output_that_is_a_file_is_refused_in_one_line(run, tmp_path):
+    write_nifti(tmp_path / "a.nii.gz", tiny_case(0)[0])
+    (tmp_path / "out").write_text("a file")
+    arguments = [f"run={run}", f"input={tmp_path}/a.nii.gz", f"output={tmp_path}/out", "accelerator=cpu"]
+    done = subprocess.run(
+        [sys.executable, "-m", "lightning_dice.predict", *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"error: {tmp_path}/out: File exists; ")
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("ending", [".seg.nrrd", ".mha", ".nii"])

@@ -1,4 +1,4 @@
-"""Volume → patches and back. The only file that knows TorchIO's queue, samplers and aggregator."""
+"""Volume → patches. The only file that knows TorchIO's queue and samplers."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -178,54 +178,3 @@ def volume_loader(cases: Sequence[PreparedCase], workers: int, pin_memory: bool)
     """Whole volumes, one by one."""
     subjects = tio.SubjectsDataset([subject_of(case) for case in cases])
     return tio.SubjectsLoader(subjects, collate_fn=collate, batch_size=1, num_workers=workers, pin_memory=pin_memory)
-
-
-def window_starts(size: int, patch: int, overlap: float) -> list[int]:
-    """First voxels of the windows along an axis, as `Grid` lays them: the last one ends with the volume."""
-    last = max(size - patch, 0)
-    return sorted({*range(0, last, patch - _overlap_voxels(patch, overlap)), last})
-
-
-def _overlap_voxels(patch: int, overlap: float) -> int:
-    """Of neighbours, rounded down to an even number, as TorchIO wants it."""
-    if not 0 <= overlap < 1:
-        raise InputError(f"overlap={overlap}: expected a share of the patch from 0 to below 1, such as 0.5")
-    return 2 * int(overlap * patch / 2)
-
-
-class Grid:
-    """A volume cut into patches on a regular grid, and put together again from what becomes of them.
-
-    Args:
-        image: (C, X, Y, Z).
-        patch_size: of the windows; a smaller image is padded with zeros and cropped back.
-        overlap: share of the patch, in [0, 1), by which neighbours overlap, rounded down to an even number of voxels.
-            Where patches overlap the results are averaged, with the weights of a Hann window unless `overlap` is 0.
-    """
-
-    def __init__(self, image: Tensor, patch_size: Sequence[int], overlap: float):
-        voxels = tuple(_overlap_voxels(size, overlap) for size in patch_size)
-        subject = tio.Subject(image=tio.ScalarImage(tensor=image))
-        self._shape = subject.spatial_shape
-        self._sampler = tio.GridSampler(pad_to(subject, patch_size), tuple(patch_size), voxels)
-        self._aggregator = tio.GridAggregator(self._sampler, overlap_mode="hann" if overlap else "average")
-
-    def __len__(self) -> int:
-        return len(self._sampler)
-
-    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Patches (B, C, *patch_size) and their places, B up to `size`."""
-        for first in range(0, len(self), size):
-            patches = [self._sampler[i] for i in range(first, min(first + size, len(self)))]
-            yield torch.stack([p["image"].data for p in patches]), torch.stack([p[tio.LOCATION] for p in patches])
-
-    def add(self, patches: Tensor, places: Tensor) -> None:
-        """Lay results (B, L, *patch_size) in their places."""
-        self._aggregator.add_batch(patches, places)
-
-    def volume(self) -> Tensor:
-        """The whole, (L, X, Y, Z), on the CPU."""
-        padded = self._aggregator.get_output_tensor()
-        start = [(full - size) // 2 for full, size in zip(padded.shape[1:], self._shape, strict=True)]
-        window = tuple(slice(i, i + size) for i, size in zip(start, self._shape, strict=True))
-        return padded[(slice(None), *window)]
