@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytorch_lightning as pl
+import torch
 from lightning_fabric import Fabric
 from omegaconf import DictConfig, OmegaConf
 
@@ -21,6 +22,7 @@ from lightning_dice.module import SegmentationModule
 
 PAPER_ITERATIONS, PAPER_CELLS = 10_000, 6
 BATCHES = 30  # in each round
+MEMORY = {"volume": "inference_memory_gb", "volume, MONAI": "inference_memory_gb_of_monai"}  # works that it is told of
 
 
 def benchmark(config: DictConfig) -> dict[str, Any]:
@@ -49,6 +51,7 @@ def benchmark(config: DictConfig) -> dict[str, Any]:
         "matrix product": (product, config.steps),
         "batch from the store": (workloads.store_patches(data), BATCHES),
         "volume": (workloads.our_inference(module, data, fabric, config.overlap), 1),
+        "volume, network alone": (workloads.network_on_windows(module, data, fabric, config.overlap), 1),
     }
     if config.compare:
         works |= {
@@ -66,7 +69,7 @@ def benchmark(config: DictConfig) -> dict[str, Any]:
         waiting.append(summary["share_waiting_for_data"])
         memory = {key: summary[key] for key in ("peak_memory_gb", "peak_device_memory_gb")}
         for name, (work, times) in works.items():
-            seconds[name].append(_seconds(work, times))
+            seconds[name].append(_seconds(work, times, fabric))
     table = pd.DataFrame(seconds).agg(["median", "min", "max"]).T
     result = {
         "device": str(fabric.device),
@@ -74,6 +77,7 @@ def benchmark(config: DictConfig) -> dict[str, Any]:
         "seconds": table.to_dict("index"),
         "share_waiting_for_data": float(pd.Series(waiting).median()),
         **memory,
+        **{key: _memory_gb(works[name][0], fabric) for name, key in MEMORY.items() if name in works},
         **_figures(table["median"], workloads.flop_per_iteration(module.network, data), flop_of_product, data),
     }
     print(table.to_string(float_format="{:.4g}".format, header=["median s", "least", "most"]), "\n")
@@ -88,10 +92,12 @@ def _figures(seconds: pd.Series, flop: float, flop_of_product: float, data: CTDa
     """What follows from the median seconds."""
     ours = seconds["iteration from the store"]
     figures = {
-        "store_over_memory": ours / seconds["iteration, data in memory"],
+        "iteration_over_bare_loop": ours / seconds["iteration, data in memory"],
         "tflop_per_second": flop / ours / 1e12,
         "tflop_per_second_of_matrix_product": flop_of_product / seconds["matrix product"] / 1e12,
         "patches_per_second": data.batch_size / seconds["batch from the store"],
+        "iteration_over_network": ours / seconds["network alone"],
+        "volume_over_network": seconds["volume"] / seconds["volume, network alone"],
         "voxels_per_second_of_inference": workloads.volume_voxels(data) / seconds["volume"],
         "hours_of_the_papers_run": PAPER_ITERATIONS * ours / 3600,
         "hours_of_the_papers_grid": PAPER_CELLS * PAPER_ITERATIONS * ours / 3600,
@@ -117,13 +123,41 @@ def _train(config: DictConfig, module: SegmentationModule, data: CTDataModule) -
     return times.summary()
 
 
-def _seconds(work: workloads.Work, times: int) -> float:
+def _seconds(work: workloads.Work, times: int, fabric: Fabric) -> float:
     """Of one go, the mean of several after one that warms up."""
     work()
+    _finish(fabric)
     started = time.perf_counter()
     for _ in range(times):
         work()
+    _finish(fabric)
     return (time.perf_counter() - started) / times
+
+
+def _memory_gb(work: workloads.Work, fabric: Fabric) -> float | None:
+    """How far a work's peak is above what is held before it: in a GPU's memory; else in the host's, told on Linux."""
+    if fabric.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work()
+        return (torch.cuda.max_memory_allocated() - before) / 1e9
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak falls back to what is resident now
+    except OSError:
+        return None
+    before = _resident_gb("VmRSS")
+    work()
+    return _resident_gb("VmHWM") - before
+
+
+def _resident_gb(name: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 / 1e9 for line in lines if line.startswith(name))
+
+
+def _finish(fabric: Fabric) -> None:
+    if fabric.device.type == "cuda":
+        torch.cuda.synchronize()
 
 
 if __name__ == "__main__":

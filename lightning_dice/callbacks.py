@@ -4,6 +4,7 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
@@ -30,6 +31,7 @@ from lightning_dice.runs import SCORE_COLUMNS, Run, append_metrics, read_json, w
 
 WARM_UP_STEPS = 2  # not timed: threads start, kernels are chosen
 ESTIMATE_STEPS = 3  # timed before the duration is told
+DRAWN_EVERY = 0.5  # seconds between two states of the progress bar
 PICTURED_CASES = 3  # in the picture of the test
 LONG_HOURS = 1.0  # an estimate above this on a CPU names the demo
 
@@ -52,20 +54,31 @@ class CurvesLogger(Logger):
 
 
 class ProgressBar(TQDMProgressBar):
-    """Iterations of the run, under its name, with the loss, the last validation's Dice and the time left."""
+    """Iterations of the run, under its name, with loss, the last validation's Dice, share of waiting and time left.
 
-    def __init__(self, title: str):
+    It is drawn anew by the clock and not by the step, because showing a loss waits for the device.
+    """
+
+    def __init__(self, title: str, times: "StepTimes"):
         super().__init__()
         self.title = title
+        self.times = times
+        self._drawn = 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *args: Any) -> None:
         super().on_train_epoch_start(trainer, *args)
         self.train_progress_bar.set_description(self.title)  # iterations are counted through, not by epochs
 
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        if time.monotonic() > self._drawn + DRAWN_EVERY or trainer.is_last_batch:
+            super().on_train_batch_end(trainer, *args)
+            self._drawn = time.monotonic()
+
     def get_metrics(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
         metrics = super().get_metrics(trainer, module)
         metrics.pop("v_num", None)
-        return metrics
+        share = self.times.share_waiting
+        return metrics if share is None else metrics | {"waiting": f"{share:.1%}"}
 
 
 class DataWait(Profiler):
@@ -92,6 +105,7 @@ class DataWait(Profiler):
 class StepTimes(pl.Callback):
     """Times the iterations of this session, warm-up left out: from one's end to the next one's, validation left out.
 
+    A GPU is waited for only where the timing begins and ends, so that its queue of work never runs dry for it.
     On a CPU it tells after a few iterations how long the training will take, and names the demo if that is long.
     """
 
@@ -106,12 +120,11 @@ class StepTimes(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *args: Any) -> None:
         self.steps += 1
-        now = time.perf_counter()
-        if self.steps > WARM_UP_STEPS:
-            self._seconds += now - self._last
-        else:
+        if self.steps <= WARM_UP_STEPS:
             self._waited_before = self.wait.seconds
-        self._last = now
+            self._restart(trainer)
+        else:
+            self._lap()
         if self.steps == WARM_UP_STEPS + ESTIMATE_STEPS and trainer.strategy.root_device.type == "cpu":
             hours = self.seconds_per_iteration * (trainer.max_steps - trainer.global_step) / 3600
             if hours > LONG_HOURS:
@@ -121,8 +134,29 @@ class StepTimes(pl.Callback):
                     "validation. A GPU does them in minutes; experiment=demo shows the same on a CPU."
                 )
 
+    def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.on_train_end(trainer, module)
+
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._restart(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if self.steps > WARM_UP_STEPS:
+            _finish_work(trainer)
+            self._lap()
+
+    def _restart(self, trainer: pl.Trainer) -> None:
+        _finish_work(trainer)
         self._last = time.perf_counter()
+
+    def _lap(self) -> None:
+        now = time.perf_counter()
+        self._seconds += now - self._last
+        self._last = now
+
+    @property
+    def share_waiting(self) -> float | None:
+        return (self.wait.seconds - self._waited_before) / self._seconds if self._seconds else None
 
     @property
     def seconds_per_iteration(self) -> float | None:
@@ -131,16 +165,20 @@ class StepTimes(pl.Callback):
 
     def summary(self) -> dict[str, float | None]:
         """Seconds per iteration, the share of them that waited for data, peak memory of the host and of the device."""
-        waited = self.wait.seconds - self._waited_before
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         cuda = torch.cuda.is_available()
         return {
             "iterations_timed": max(0, self.steps - WARM_UP_STEPS),
             "seconds_per_iteration": self.seconds_per_iteration,
-            "share_waiting_for_data": waited / self._seconds if self._seconds else None,
+            "share_waiting_for_data": self.share_waiting,
             "peak_memory_gb": peak * (1 if sys.platform == "darwin" else 1024) / 1e9,  # bytes there, KiB on Linux
             "peak_device_memory_gb": torch.cuda.max_memory_allocated() / 1e9 if cuda else None,
         }
+
+
+def _finish_work(trainer: pl.Trainer) -> None:
+    if trainer.strategy.root_device.type == "cuda":
+        torch.cuda.synchronize()
 
 
 class OverlayPictures(pl.Callback):
@@ -165,7 +203,26 @@ class OverlayPictures(pl.Callback):
                 logger.experiment.add_figure("validation", figure, trainer.global_step)
 
 
-class TestResults(pl.Callback):
+class Scoring(pl.Callback):
+    """Scores a test case while the next one is segmented; one at a time, so that cases do not pile up in memory."""
+
+    def on_test_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._thread = ThreadPoolExecutor(1)
+        self._rows: list[Future[list[dict[str, Any]]]] = []
+
+    def score(self, *case: Any) -> None:
+        """Begin to score a case, given as to `score_rows`, when the one before is done."""
+        if self._rows:
+            self._rows[-1].result()
+        self._rows.append(self._thread.submit(score_rows, *case))
+
+    def scores(self) -> pd.DataFrame:
+        """Of all cases, in their order."""
+        self._thread.shutdown()
+        return pd.DataFrame([row for rows in self._rows for row in rows.result()], columns=SCORE_COLUMNS)
+
+
+class TestResults(Scoring):
     """Writes each test case's prediction and, at the end, all scores, their summary and a picture into the folder."""
 
     __test__ = False  # not a test of ours, whatever pytest makes of the name
@@ -173,9 +230,6 @@ class TestResults(pl.Callback):
     def __init__(self, run: Run, datamodule: CTDataModule):
         self.run = run
         self.cases = datamodule.cases
-
-    def on_test_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self._rows: list[dict[str, Any]] = []
         self._pictured: list[Pictured] = []
 
     def on_test_batch_end(
@@ -185,12 +239,12 @@ class TestResults(pl.Callback):
         prediction = module.label_map(outputs).cpu().numpy()
         with replacing(self.run.prediction(case.id)) as path:
             nib.save(nib.Nifti1Image(prediction, np.array(case.affine)), path)
-        self._rows += score_rows(case.id, prediction, batch.label[0].numpy(), case.spacing_mm, module.taught)
+        self.score(case.id, prediction, batch.label[0].cpu().numpy(), case.spacing_mm, module.taught)
         if len(self._pictured) < PICTURED_CASES:
             self._pictured.append(pictured(case, prediction, module.recipe.preparation.window_hu))
 
     def on_test_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        scores = pd.DataFrame(self._rows, columns=SCORE_COLUMNS)
+        scores = self.scores()
         write_table(self.run.scores, scores)
         write_json(self.run.summary, summarize(scores))
         files = {
@@ -201,15 +255,12 @@ class TestResults(pl.Callback):
             slices_figure(self._pictured).savefig(path, dpi=150)
 
 
-class NativeScores(pl.Callback):
+class NativeScores(Scoring):
     """Scores the test cases on their scans' own grids too: a table, and `native` in the summary. After TestResults."""
 
     def __init__(self, run: Run, datamodule: CTDataModule):
         self.run = run
         self.data = datamodule
-
-    def on_test_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self._rows: list[dict[str, Any]] = []
 
     def on_test_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: torch.Tensor, batch: Batch, *args: Any
@@ -220,10 +271,10 @@ class NativeScores(pl.Callback):
         step = prepared_step(affine, self.data.preparation)
         places = to_native([outputs[0].float().cpu()], outputs.shape[-1], truth.shape, step)
         prediction = np.array([NAMES.index(name) for name in module.taught], np.uint8)[places]
-        self._rows += score_rows(case, prediction, truth, spacing_mm(affine), module.taught)
+        self.score(case, prediction, truth, spacing_mm(affine), module.taught)
 
     def on_test_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        scores = pd.DataFrame(self._rows, columns=SCORE_COLUMNS)
+        scores = self.scores()
         write_table(self.run.native_scores, scores)
         write_json(self.run.summary, read_json(self.run.summary) | {"native": summarize(scores)})
 

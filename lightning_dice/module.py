@@ -18,7 +18,7 @@ from lightning_dice.data.volumes import Preparation
 from lightning_dice.errors import InputError
 from lightning_dice.inference import sliding_window
 from lightning_dice.metrics import dice_counts, dice_from_counts
-from lightning_dice.network import UNet3D
+from lightning_dice.network import UNet3D, compiled
 
 CHECKPOINT_KEY = "lightning_dice"
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -65,6 +65,7 @@ class SegmentationModule(pl.LightningModule):
         optimizer: makes the optimiser from the parameters; only training needs it.
         overlap: of the sliding window.
         taught: those of the recipe's classes that the data annotate, in its order; all by default.
+        compiles: training calls the network through `torch.compile`.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class SegmentationModule(pl.LightningModule):
         optimizer: OptimizerFactory | None = None,
         overlap: float = 0.0,
         taught: Sequence[str] | None = None,
+        compiles: bool = False,
     ):
         super().__init__()
         self.network = network
@@ -82,6 +84,8 @@ class SegmentationModule(pl.LightningModule):
         self.loss = loss
         self.optimizer = optimizer
         self.overlap = overlap
+        self.compiles = compiles
+        self._train = self.forward
         self.taught = recipe.classes if taught is None else tuple(taught)
         ours = [NAMES.index(name) for name in self.taught]
         places = [self.taught.index(name) if name in self.taught else BACKGROUND for name in NAMES]
@@ -96,8 +100,12 @@ class SegmentationModule(pl.LightningModule):
     def forward(self, image: Tensor) -> Tensor:
         return self.network(image)
 
+    def on_fit_start(self) -> None:
+        if self.compiles:
+            self._train = compiled(self.network)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        logits, target = self._visible(self(batch.image)), self._places[batch.label.long()]
+        logits, target = self.taught_logits(self._train(batch.image)), self.target(batch.label)
         loss = self.loss(logits, target)
         self.log("loss", loss, prog_bar=True, logger=False)
         self._losses.append(loss.detach())
@@ -114,7 +122,7 @@ class SegmentationModule(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         logits = self._segment(batch)
-        target = self._places[batch.label.to(self.device).long()]
+        target = self.target(batch.label)
         counts = dice_counts(logits.argmax(dim=1), target, len(self.taught))
         self._validation.append((self.loss(logits, target), dice_from_counts(counts)))
         return self.label_map(logits)
@@ -133,11 +141,14 @@ class SegmentationModule(pl.LightningModule):
         return self._ours[logits[0].argmax(dim=0)]
 
     def _segment(self, batch: Batch) -> Tensor:
-        """The taught classes' logits (1, K, X, Y, Z) of the one volume in the batch, on the device."""
-        logits = sliding_window(self, batch.image[0], self.recipe.patch_size, self.overlap)
-        return self._visible(logits[None].to(self.device))
+        """The taught classes' logits (1, K, X, Y, Z) of the one volume in the batch."""
+        return self.taught_logits(sliding_window(self, batch.image[0], self.recipe.patch_size, self.overlap)[None])
 
-    def _visible(self, logits: Tensor) -> Tensor:
+    def target(self, label: Tensor) -> Tensor:
+        """Our class indices of any shape → places among the taught classes, uint8, what is not taught as background."""
+        return self._places[label.long()]
+
+    def taught_logits(self, logits: Tensor) -> Tensor:
         """All classes' logits (B, L, ...) → the taught ones' (B, K, ...); the others' probability is background's."""
         if self.taught == self.recipe.classes:
             return logits
@@ -181,7 +192,7 @@ def load_network(path: Path | str) -> tuple[UNet3D, Recipe]:
         raise InputError(
             f"{path}: was trained with a network of your own; only UNet3D can be rebuilt from a checkpoint"
         )
-    network = UNet3D(**described["network"])
+    network = UNet3D(**described["network"]).to(memory_format=torch.channels_last_3d)
     prefix = "network."
     weights = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
     network.load_state_dict(weights)

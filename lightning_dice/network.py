@@ -1,5 +1,7 @@
 """The 3D U-Net, with the widths of the group's public network for the paper, after Çiçek et al. 2016."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -71,3 +73,20 @@ class UNet3D(nn.Module):
         for level, grow, up in zip(reversed(range(len(self.up))), self.grow, self.up, strict=True):
             features = up(torch.cat([across[level], grow(features)], dim=1))  # (B, 64·2^level, D/2^level, …)
         return self.classes(features)
+
+
+def compiled(network: nn.Module) -> Callable[[Tensor], Tensor]:
+    """The network through `torch.compile`; where that fails, a line says so, and the network itself goes on."""
+    fast: Callable[[Tensor], Tensor] = torch.compile(network)
+
+    def forward(image: Tensor) -> Tensor:
+        nonlocal fast
+        try:
+            return fast(image)
+        except Exception as error:  # of Dynamo, of Inductor, of the compiler that they call
+            logits = network(image)  # where an error of the network's own comes out again
+            print(f"compile=true: goes on uncompiled ({str(error).strip().partition(chr(10))[0]})")
+            fast = network
+            return logits
+
+    return forward

@@ -43,7 +43,7 @@ def predict(config: DictConfig) -> pd.DataFrame:
     network = Mirrored(network) if config.mirror else network
     precision = best_precision(config.accelerator) if config.precision == "auto" else config.precision
     fabric = Fabric(accelerator=config.accelerator, devices=1, precision=precision)
-    network = fabric.setup_module(network.to(memory_format=torch.channels_last_3d))
+    network = fabric.setup_module(network)
     print(f"{config.run}: {precision} on {fabric.device}")
 
     output = Path(config.output).expanduser()

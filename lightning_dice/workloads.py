@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -19,8 +20,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from lightning_dice.data.datamodule import CTDataModule
 from lightning_dice.data.patches import Batch, PatchQueue, collate, pad_to, subject_of
 from lightning_dice.data.store import PreparedCase
-from lightning_dice.inference import sliding_window
+from lightning_dice.inference import sliding_window, window_starts
 from lightning_dice.module import SegmentationModule
+from lightning_dice.network import compiled
 
 Work = Callable[[], object]
 KEYS = ("image", "label")
@@ -29,16 +31,17 @@ MATRIX = {"cpu": 2048, "cuda": 8192}  # rows and columns of the product that the
 
 def training_in_memory(module: SegmentationModule, data: CTDataModule, fabric: Fabric) -> Work:
     """A bare loop of network, loss and optimiser over batches that are there already."""
-    network, optimizer = _trained(module, fabric)
-    batches = _batches_in_memory(data, fabric)
+    network = copy.deepcopy(module.network)
+    network, optimizer = fabric.setup(network, module.optimizer(network.parameters()))
+    call = compiled(network) if module.compiles else network
+    batches = _batches_in_memory(module, data, fabric)
 
     def work() -> None:
         batch = next(batches)
-        loss = module.loss(network(batch.image), batch.label)
+        loss = module.loss(module.taught_logits(call(batch.image)), batch.label)
         optimizer.zero_grad()
         fabric.backward(loss)
         optimizer.step()
-        _wait(fabric)
 
     return work
 
@@ -46,12 +49,12 @@ def training_in_memory(module: SegmentationModule, data: CTDataModule, fabric: F
 def network_alone(module: SegmentationModule, data: CTDataModule, fabric: Fabric) -> Work:
     """Forward and backward pass, without loss and optimiser."""
     network = fabric.setup_module(copy.deepcopy(module.network))
-    batches = _batches_in_memory(data, fabric)
+    call = compiled(network) if module.compiles else network
+    batches = _batches_in_memory(module, data, fabric)
 
     def work() -> None:
         network.zero_grad()
-        fabric.backward(network(next(batches).image).float().mean())
-        _wait(fabric)
+        fabric.backward(call(next(batches).image).float().mean())
 
     return work
 
@@ -66,11 +69,10 @@ def monai_training(module: SegmentationModule, data: CTDataModule, fabric: Fabri
 
     def work() -> None:
         batch = next(batches)
-        image, label = (batch[key].as_tensor().to(fabric.device) for key in KEYS)
+        image, label = batch["image"].as_tensor().to(fabric.device), module.target(batch["label"].as_tensor())
         optimizer.zero_grad()
-        fabric.backward(loss(network(image), label))
+        fabric.backward(loss(module.taught_logits(network(image)), label.to(fabric.device)))
         optimizer.step()
-        _wait(fabric)
 
     return work
 
@@ -108,20 +110,34 @@ def stock_queue_patches(data: CTDataModule) -> Work:
 def our_inference(module: SegmentationModule, data: CTDataModule, fabric: Fabric, overlap: float) -> Work:
     """A whole volume by the package's sliding window."""
     network = fabric.setup_module(copy.deepcopy(module.network).eval())
-    image = _volume(data)
-    return lambda: sliding_window(network, image, data.patch_size, overlap)
+    image = _volume(data).to(fabric.device)
+    return lambda: sliding_window(network, image, data.patch_size, overlap, data.batch_size)
+
+
+def network_on_windows(module: SegmentationModule, data: CTDataModule, fabric: Fabric, overlap: float) -> Work:
+    """The network on as many windows as that volume has, and nothing else."""
+    network = fabric.setup_module(copy.deepcopy(module.network).eval())
+    sizes = zip(_largest(data).shape, data.patch_size, strict=True)
+    windows = math.prod(len(window_starts(size, patch, overlap)) for size, patch in sizes)
+    patches = torch.rand(windows, 1, *data.patch_size).to(fabric.device)
+
+    @torch.no_grad()
+    def work() -> None:
+        for some in patches.split(data.batch_size):
+            network(some)
+
+    return work
 
 
 def monai_inference(module: SegmentationModule, data: CTDataModule, fabric: Fabric, overlap: float) -> Work:
     """The same volume by MONAI's, with the same network, precision, overlap and batch."""
     network = fabric.setup_module(copy.deepcopy(module.network).eval())
-    image = _volume(data)[None]
-    settings = {"roi_size": data.patch_size, "sw_batch_size": 3, "overlap": overlap, "device": torch.device("cpu")}
+    image = _volume(data)[None].to(fabric.device)
     mode = "gaussian" if overlap else "constant"
 
     @torch.no_grad()
     def work() -> Tensor:
-        return sliding_window_inference(image, predictor=network, mode=mode, sw_device=fabric.device, **settings)
+        return sliding_window_inference(image, data.patch_size, data.batch_size, network, overlap, mode)
 
     return work
 
@@ -134,7 +150,6 @@ def matrix_product(fabric: Fabric) -> tuple[Work, float]:
 
     def work() -> None:
         a @ b
-        _wait(fabric)
 
     return work, 2.0 * size**3
 
@@ -152,20 +167,16 @@ def volume_voxels(data: CTDataModule) -> int:
     return int(np.prod(_largest(data).shape))
 
 
-def _trained(module: SegmentationModule, fabric: Fabric) -> tuple[nn.Module, torch.optim.Optimizer]:
-    network = copy.deepcopy(module.network)
-    return fabric.setup(network, module.optimizer(network.parameters()))
-
-
 def _queue(data: CTDataModule) -> PatchQueue:
     subjects = [subject_of(data.cases[i]) for i in data.split.train]
     return PatchQueue(subjects, tio.UniformSampler(data.patch_size), data.batch_size, data.seed)
 
 
-def _batches_in_memory(data: CTDataModule, fabric: Fabric) -> Iterator[Batch]:
+def _batches_in_memory(module: SegmentationModule, data: CTDataModule, fabric: Fabric) -> Iterator[Batch]:
     work = store_patches(data)
     held = [work() for _ in range(4)]
-    return itertools.cycle([Batch(b.image.to(fabric.device), b.label.to(fabric.device), b.ids) for b in held])
+    on_device = (Batch(b.image.to(fabric.device), module.target(b.label).to(fabric.device), b.ids) for b in held)
+    return itertools.cycle(on_device)
 
 
 def _monai_loader(data: CTDataModule) -> DataLoader:
@@ -195,8 +206,3 @@ def _largest(data: CTDataModule) -> PreparedCase:
 
 def _volume(data: CTDataModule) -> Tensor:
     return torch.from_numpy(np.load(_largest(data).image).astype(np.float32))[None]  # (1, X, Y, Z)
-
-
-def _wait(fabric: Fabric) -> None:
-    if fabric.device.type == "cuda":
-        torch.cuda.synchronize()

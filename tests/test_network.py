@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_dice.network import UNet3D
+from lightning_dice.network import UNet3D, compiled
 
 
 def parameters_by_hand(base: int = 32, classes: int = 8) -> int:
@@ -79,3 +79,23 @@ def test_its_arguments_rebuild_it():
     again.load_state_dict(network.state_dict())
     image = torch.randn(1, 2, 8, 8, 8)
     assert torch.equal(network.eval()(image), again.eval()(image))
+
+
+def test_where_compiling_fails_a_line_says_so_and_the_network_goes_on(monkeypatch, capsys):
+    torch.compiler.reset()
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+    monkeypatch.setattr("torch._inductor.config.force_disable_caches", True)
+    network, image = UNet3D(base_channels=2, levels=2).eval(), torch.randn(1, 1, 8, 8, 8)
+    call = compiled(network)
+    with torch.no_grad():
+        assert torch.equal(call(image), network(image))
+        assert torch.equal(call(image), network(image))
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == 1
+    assert told[0].startswith("compile=true: goes on uncompiled (")
+
+
+def test_an_error_of_the_network_itself_is_not_hidden_by_compiling(capsys):
+    with pytest.raises(ValueError, match="must be divisible by 2"):
+        compiled(UNet3D(base_channels=2, levels=2))(torch.zeros(1, 1, 9, 8, 8))
+    assert not capsys.readouterr().out

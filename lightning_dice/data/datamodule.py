@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from lightning_dice.data.cases import Case, Split, given_split, split_cases
 from lightning_dice.data.integrity import ERROR, Examination, Finding, check_copies, findings_frame
 from lightning_dice.data.labels import BACKGROUND, NAMES
-from lightning_dice.data.patches import Batch, PatchQueue, Transform, patch_loader, subject_of, volume_loader
+from lightning_dice.data.patches import PatchQueue, Transform, patch_loader, subject_of, volume_loader
 from lightning_dice.data.store import PreparedCase, check_cases, fingerprint, prepare_cases
 from lightning_dice.data.volumes import Preparation
 from lightning_dice.errors import InputError
@@ -227,18 +227,12 @@ class CTDataModule(pl.LightningDataModule):
     def test_dataloader(self) -> DataLoader | list:
         return self._volumes("test")
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        # A whole volume stays where it is: the sliding window moves a few patches at a time.
-        if self.trainer.training:
-            return super().transfer_batch_to_device(batch, device, dataloader_idx)
-        return batch
-
     def _part(self, part: str) -> list[PreparedCase]:
         return [self.cases[i] for i in getattr(self.split, part)]
 
     def _volumes(self, part: str) -> DataLoader | list:
         cases = self._part(part)
-        return volume_loader(cases, min(self.num_workers, 1), False) if cases else []
+        return volume_loader(cases, min(self.num_workers, 1), self._pin) if cases else []
 
     @property
     def _pin(self) -> bool:
