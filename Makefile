@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m lightning_dice
 
-.PHONY: help demo grid bench test lint
+.PHONY: help demo grid bench scale test lint
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
@@ -19,8 +19,11 @@ demo: .venv/installed  ## train on synthetic CTs for a few minutes, test, draw
 grid: .venv/installed  ## the paper's six cells at the demo's scale, and their report, also when a cell failed
 	$(RUN).train +sweep=grid experiment=demo; status=$$?; $(RUN).report sweep=runs/phantom/demo && exit $$status
 
-bench: .venv/installed  ## time iterations, patches and inference of the demo, beside MONAI and a stock tio.Queue
-	$(RUN).benchmark experiment=demo compare=true
+bench: .venv/installed  ## time the paper's iterations, patches and volumes at a quarter of its width, beside MONAI and tio.Queue
+	$(RUN).benchmark compare=true network.base_channels=8 overlap=0.5 phantoms=40
+
+scale: .venv/installed  ## start-up, batches and memory on 10,000 prepared cases beside 100
+	$(BIN)/python -m pytest -q -s -m long
 
 test: lint  ## lint, then all tests
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile

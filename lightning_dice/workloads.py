@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_dice.data.datamodule import CTDataModule
-from lightning_dice.data.patches import Batch, PatchQueue, collate, pad_to, subject_of
+from lightning_dice.data.patches import Batch, PatchQueue, collate, pad_to
 from lightning_dice.data.store import PreparedCase
 from lightning_dice.inference import sliding_window, window_starts
 from lightning_dice.module import SegmentationModule
@@ -168,8 +168,8 @@ def volume_voxels(data: CTDataModule) -> int:
 
 
 def _queue(data: CTDataModule) -> PatchQueue:
-    subjects = [subject_of(data.cases[i]) for i in data.split.train]
-    return PatchQueue(subjects, tio.UniformSampler(data.patch_size), data.batch_size, data.seed)
+    cases = [data.cases[i] for i in data.split.train]
+    return PatchQueue(cases, tio.UniformSampler(data.patch_size), data.batch_size, data.seed)
 
 
 def _batches_in_memory(module: SegmentationModule, data: CTDataModule, fabric: Fabric) -> Iterator[Batch]:

@@ -1,4 +1,5 @@
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,8 +22,7 @@ def cases(nnunet_root, tmp_path_factory):
 
 
 def make_queue(cases, seed=0, batch_size=3, patch_size=PATCH, **settings) -> PatchQueue:
-    subjects = [subject_of(case) for case in cases]
-    return PatchQueue(subjects, tio.UniformSampler(patch_size), batch_size, seed, **settings)
+    return PatchQueue(cases, tio.UniformSampler(patch_size), batch_size, seed, **settings)
 
 
 def batches(queue, first=0, last=12, workers=0):
@@ -129,13 +129,51 @@ def test_fewer_patients_than_patches_in_a_batch_are_refused(cases):
     assert "\n" not in str(refusal.value)
 
 
-def test_reading_a_patch_maps_the_file(cases):
-    subject = subject_of(cases[0])
-    subject.load()
-    assert subject["image"].data.data_ptr() != 0
-    assert subject["image"].data.numpy().base is not None
-    padded = pad_to(subject, PATCH)
-    assert padded is subject  # no copy of a volume that is large enough
+class ByTorchIO(tio.UniformSampler):
+    """The same draws, made and cut by TorchIO itself."""
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_patches_are_cut_where_torchio_would_cut_them(cases, samples):
+    ours = make_queue(cases, samples_per_volume=samples)
+    theirs = PatchQueue(cases, ByTorchIO(PATCH), 3, samples_per_volume=samples)
+    for index in range(30):
+        one, other = ours[index], theirs[index]
+        assert one["id"] == other["id"]
+        assert torch.equal(one[tio.LOCATION], other[tio.LOCATION])
+        for name in ("image", "label"):
+            assert torch.equal(one[name].data, other[name].data)
+            assert np.allclose(one[name].affine, other[name].affine, atol=1e-9)
+            assert type(one[name]) is type(other[name])
+
+
+def test_any_sampler_of_torchio_draws_its_patches(cases):
+    centred = PatchQueue(cases, tio.LabelSampler(5, "label", {3: 1}), 3)
+    assert all(centred[index]["label"].data[0, 2, 2, 2] == 3 for index in range(12))
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="tells which file an address belongs to on Linux only")
+def test_a_subject_is_a_view_of_the_files_until_it_is_stacked(cases):
+    volume, patch = subject_of(cases[0]), make_queue(cases)[0]
+    files = {str(case.image) for case in cases} | {str(case.label) for case in cases}
+    for subject in (volume, patch, pad_to(volume, PATCH)):
+        for name in ("image", "label"):
+            assert file_at(subject[name].data.data_ptr()) in files
+    assert file_at(collate([patch]).image.data_ptr()) not in files
+
+
+def file_at(address: int) -> str:
+    """The file that is mapped there; nothing where none is."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        where, *_, path = line.split(maxsplit=5) if "/" in line else (line.split()[0], "")
+        first, last = (int(end, 16) for end in where.split("-"))
+        if first <= address < last:
+            return path
+    raise AssertionError(f"{address:#x} is no address of this process")
+
+
+def test_the_queue_has_torchios_length(cases):
+    assert len(make_queue(cases, samples_per_volume=2)) == 2 * len(cases)
 
 
 def test_whole_volumes_come_one_by_one(cases):

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from lightning_dice.data.cases import Case, Split, given_split, split_cases
 from lightning_dice.data.integrity import ERROR, Examination, Finding, check_copies, findings_frame
 from lightning_dice.data.labels import BACKGROUND, NAMES
-from lightning_dice.data.patches import PatchQueue, Transform, patch_loader, subject_of, volume_loader
+from lightning_dice.data.patches import PatchQueue, Transform, patch_loader, volume_loader
 from lightning_dice.data.store import PreparedCase, check_cases, fingerprint, prepare_cases
 from lightning_dice.data.volumes import Preparation
 from lightning_dice.errors import InputError
@@ -141,7 +141,8 @@ class CTDataModule(pl.LightningDataModule):
             raise InputError(f"data.exclude={unknown}: no such case in {self.root}; expected ids such as {ids[0]}")
         self.excluded = dict.fromkeys(self.exclude, "data.exclude")
         chosen = [case for case in cases if case.id not in self.excluded]
-        self.annotated = tuple(name for name in NAMES if all(name in case.annotated for case in cases))
+        shared = set(NAMES).intersection(*(case.annotated for case in cases))
+        self.annotated = tuple(name for name in NAMES if name in shared)
         self.classes = self._classes()
         if any(case.part for case in cases):
             self.split = given_split(chosen)
@@ -212,7 +213,7 @@ class CTDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         queue = PatchQueue(
-            [subject_of(case) for case in self._part("train")],
+            self._part("train"),
             tio.UniformSampler(self.patch_size),
             self.batch_size,
             self.seed,

@@ -5,7 +5,7 @@ Errors are what must not be trained on. Warnings are what a sound data set can h
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +88,7 @@ class Examination:
 def findings_frame(findings: Iterable[Finding]) -> pd.DataFrame:
     """A row per finding, errors first, with the columns of `Finding`."""
     rows = sorted(findings, key=lambda finding: (finding.level != ERROR, finding.case))
-    return pd.DataFrame([asdict(row) for row in rows], columns=[field.name for field in fields(Finding)])
+    return pd.DataFrame([vars(row) for row in rows], columns=[field.name for field in fields(Finding)])
 
 
 def short_frame(findings: Iterable[Finding]) -> pd.DataFrame:

@@ -1,8 +1,10 @@
 """Volume → patches. The only file that knows TorchIO's queue and samplers."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache, partial
+from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -25,25 +27,59 @@ class Batch(NamedTuple):
     ids: list[str]
 
 
-def subject_of(case: PreparedCase) -> tio.Subject:
-    """The case as a TorchIO subject whose images are memory-mapped: cropping reads the patch and no more."""
-    reader = partial(_read_mapped, affine=np.array(case.affine))
+class PreparedSubjects(tio.SubjectsDataset):
+    """Prepared cases as TorchIO subjects. Their images are views of the files: a case costs nothing until it is drawn,
+    and what is cut from it nothing but that.
+
+    Args:
+        transform: TorchIO's, applied to each whole volume.
+    """
+
+    def __init__(self, cases: Sequence[PreparedCase], transform: Transform | None = None):
+        self.cases = cases  # TorchIO's list holds subjects, and copies them whenever one is drawn
+        self.set_transform(transform)
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __getitem__(self, index: int) -> tio.Subject:
+        subject = subject_of(self.cases[index])
+        return subject if self._transform is None else self._transform(subject)
+
+    def dry_iter(self) -> list[tio.Subject]:
+        """Without the transform."""
+        return [subject_of(case) for case in self.cases]
+
+
+def subject_of(case: PreparedCase, corner: Sequence[int] = (0, 0, 0), size: Sequence[int] | None = None) -> tio.Subject:
+    """A case, or a window of it, as a TorchIO subject."""
+    end = [c + s for c, s in zip(corner, size or case.shape, strict=True)]
+    window = (slice(None), *map(slice, corner, end))
+    affine = np.array(case.affine)
+    affine[:3, 3] += affine[:3, :3] @ corner
     return tio.Subject(
-        image=tio.ScalarImage(case.image, reader=reader, verify_path=False),
-        label=tio.LabelMap(case.label, reader=reader, verify_path=False),
+        image=tio.ScalarImage(tensor=_mapped(case.image, case.shape, torch.float16)[window], affine=affine),
+        label=tio.LabelMap(tensor=_mapped(case.label, case.shape, torch.uint8)[window], affine=affine),
         id=case.id,
+        **{tio.LOCATION: torch.tensor([*corner, *end])},
     )
 
 
-def _read_mapped(path: str, affine: np.ndarray) -> tuple[Tensor, np.ndarray]:
-    # Mode "c", copy on write, because torch wants a writable array; nothing reaches the file.
-    return torch.from_numpy(np.load(path, mmap_mode="c"))[None], affine
+def _mapped(path: Path, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """The array in a .npy file as (1, X, Y, Z), read as far as it is used. Writing to it does not reach the file."""
+    # numpy's memory maps parse the header and hold the file open, which takes as long as cutting the patch.
+    values = torch.from_file(str(path), size=path.stat().st_size // dtype.itemsize, dtype=dtype)
+    return values[-math.prod(shape) :].view(1, *shape)
 
 
 def collate(subjects: Sequence[tio.Subject]) -> Batch:
     """Stack subjects of one shape."""
+    images = [subject["image"].data for subject in subjects]
+    batch = torch.empty(len(images), *images[0].shape)
+    for place, image in zip(batch, images, strict=True):
+        place.copy_(image)  # to float32, straight from the file
     return Batch(
-        torch.stack([subject["image"].data for subject in subjects]).float(),
+        batch,
         torch.stack([subject["label"].data[0] for subject in subjects]),  # (1, X, Y, Z) each -> (B, X, Y, Z)
         [subject["id"] for subject in subjects],
     )
@@ -69,8 +105,11 @@ class PatchQueue(tio.Queue):
     drawn once in a fresh order, in groups of a batch's size; a round's remainder that fills no batch sits it out. Each
     group serves `samples_per_volume` batches, so a batch never holds two patches of one patient.
 
+    Without a transform, patches of `tio.UniformSampler` are cut from the files at the places that it would draw: its
+    own way through a subject takes longer than reading the patch. All other samplers get the subject.
+
     Args:
-        subjects: one per patient, unloaded.
+        cases: one per patient.
         sampler: draws the position, `tio.UniformSampler(64)` in the paper.
         batch_size: patches in a batch.
         seed: of patients, positions and random transforms.
@@ -84,20 +123,20 @@ class PatchQueue(tio.Queue):
 
     def __init__(
         self,
-        subjects: Sequence[tio.Subject],
+        cases: Sequence[PreparedCase],
         sampler: tio.data.PatchSampler,
         batch_size: int,
         seed: int = 0,
         samples_per_volume: int = 1,
         transform: Transform | None = None,
     ):
-        if len(subjects) < batch_size:
+        if len(cases) < batch_size:
             raise InputError(
-                f"{len(subjects)} training patients for data.batch_size={batch_size}: a batch takes its patches from "
+                f"{len(cases)} training patients for data.batch_size={batch_size}: a batch takes its patches from "
                 "different patients, so add cases or lower data.batch_size"
             )
         super().__init__(
-            tio.SubjectsDataset(subjects, transform),
+            PreparedSubjects(cases, transform),
             max_length=batch_size * samples_per_volume,
             samples_per_volume=samples_per_volume,
             sampler=sampler,
@@ -106,12 +145,19 @@ class PatchQueue(tio.Queue):
         )
         self.batch_size = batch_size
         self.seed = seed
+        self._cuts_files = transform is None and type(sampler) is tio.UniformSampler
         self._volumes: dict[int, tio.Subject] = {}
 
     def __getitem__(self, index: int) -> tio.Subject:
         batch, place = divmod(index, self.batch_size)
         group, sample = divmod(batch, self.samples_per_volume)
         draw = group * self.batch_size + place
+        case = self.subjects_dataset.cases[self._patient(draw)]
+        room = [size - patch for size, patch in zip(case.shape, self.sampler.patch_size.tolist(), strict=True)]
+        if self._cuts_files and min(room) >= 0:
+            with _seeded(self.seed, draw, sample):
+                corner = [int(torch.randint(places + 1, (1,))) for places in room]
+            return subject_of(case, corner, self.sampler.patch_size.tolist())
         volume = self._volume(draw)
         with _seeded(self.seed, draw, sample):
             return next(iter(self.sampler(volume, 1)))
@@ -176,5 +222,6 @@ def patch_loader(queue: PatchQueue, first: int, last: int, workers: int, pin_mem
 
 def volume_loader(cases: Sequence[PreparedCase], workers: int, pin_memory: bool) -> DataLoader:
     """Whole volumes, one by one."""
-    subjects = tio.SubjectsDataset([subject_of(case) for case in cases])
-    return tio.SubjectsLoader(subjects, collate_fn=collate, batch_size=1, num_workers=workers, pin_memory=pin_memory)
+    return tio.SubjectsLoader(
+        PreparedSubjects(cases), collate_fn=collate, batch_size=1, num_workers=workers, pin_memory=pin_memory
+    )

@@ -54,6 +54,9 @@ class PreparedCase:
         return spacing_mm(np.array(self.affine))
 
 
+Outcome = tuple[Examination, PreparedCase | None]  # what was found in a case, and what was made of it if it is sound
+
+
 def prepare_cases(
     cases: Sequence[Case],
     preparation: Preparation,
@@ -74,9 +77,8 @@ def prepare_cases(
     folder.mkdir(parents=True, exist_ok=True)
     # Of several runs that start together one prepares, and the others find it all.
     with FileLock(folder.with_name(f".{folder.name}.lock")):
-        examinations = _examine_all(cases, preparation, folder, workers, progress, prepare=True)
-    sound = [case for case, one in zip(cases, examinations, strict=True) if one.is_sound]
-    return [_open(case.id, _stem(folder, case, preparation)) for case in sound], examinations
+        outcomes = _examine_all(cases, preparation, folder, workers, progress, prepare=True)
+    return [prepared for _, prepared in outcomes if prepared], [examination for examination, _ in outcomes]
 
 
 def check_cases(
@@ -87,7 +89,8 @@ def check_cases(
     progress: bool = True,
 ) -> list[Examination]:
     """What `prepare_cases` would find, without preparing anything; what is in the store is not read again."""
-    return _examine_all(cases, preparation, Path(folder), workers, progress, prepare=False)
+    outcomes = _examine_all(cases, preparation, Path(folder), workers, progress, prepare=False)
+    return [examination for examination, _ in outcomes]
 
 
 def fingerprint(cases: Sequence[PreparedCase]) -> str:
@@ -97,19 +100,20 @@ def fingerprint(cases: Sequence[PreparedCase]) -> str:
 
 def _examine_all(
     cases: Sequence[Case], preparation: Preparation, folder: Path, workers: int | None, progress: bool, prepare: bool
-) -> list[Examination]:
-    stems = {case.id: _stem(folder, case, preparation) for case in cases}
-    known = {case: _recorded(stem) for case, stem in stems.items() if _path(stem, "json").is_file()}
+) -> list[Outcome]:
+    settings = dataclasses.astuple(preparation)
+    stems = {case.id: folder / f"{case.id}-{_key(case, settings)}" for case in cases}
+    known = {case: outcome for case, stem in stems.items() if (outcome := _recorded(case, stem))}
     tasks = [(case, stems[case.id], preparation if prepare else None) for case in cases if case.id not in known]
     name = "preparing" if prepare else "checking"
     with tqdm(total=len(tasks), desc=name, unit="case", disable=not (progress and tasks)) as bar:
-        for examination in _in_parallel(tasks, workers):
-            known[examination.case] = examination
+        for examination, prepared in _in_parallel(tasks, workers):
+            known[examination.case] = examination, prepared
             bar.update()
     return [known[case.id] for case in cases]
 
 
-def _in_parallel(tasks: list[tuple[Case, Path, Preparation | None]], workers: int | None) -> Iterator[Examination]:
+def _in_parallel(tasks: list[tuple[Case, Path, Preparation | None]], workers: int | None) -> Iterator[Outcome]:
     """In the order in which they end."""
     if len(tasks) <= 1 or workers == 1:
         yield from (_examine(*task) for task in tasks)
@@ -119,12 +123,13 @@ def _in_parallel(tasks: list[tuple[Case, Path, Preparation | None]], workers: in
         yield from (future.result() for future in as_completed(futures))
 
 
-def _examine(case: Case, stem: Path, preparation: Preparation | None) -> Examination:
+def _examine(case: Case, stem: Path, preparation: Preparation | None) -> Outcome:
     """Read one case, and write it to the store if it is sound and to be prepared."""
     scan, examination = read_case(case)
-    if scan is not None and preparation is not None:
-        _write(scan, prepare_volume(scan, preparation), examination, stem)
-    return examination
+    if scan is None or preparation is None:
+        return examination, None
+    _write(scan, prepare_volume(scan, preparation), examination, stem)
+    return _recorded(case.id, stem)
 
 
 def _write(scan: LabelledScan, volume: Volume, examination: Examination, stem: Path) -> None:
@@ -149,14 +154,15 @@ def _write(scan: LabelledScan, volume: Volume, examination: Examination, stem: P
         path.write_text(json.dumps(record))
 
 
-def _recorded(stem: Path) -> Examination:
-    record = json.loads(_path(stem, "json").read_text())["examination"]
-    return Examination(**record | {"findings": tuple(Finding(**finding) for finding in record["findings"])})
-
-
-def _open(case_id: str, stem: Path) -> PreparedCase:
-    record = json.loads(_path(stem, "json").read_text())
-    return PreparedCase(
+def _recorded(case_id: str, stem: Path) -> Outcome | None:
+    """What the store holds of a case; nothing when it is not there."""
+    try:
+        record = json.loads(_path(stem, "json").read_text())
+    except FileNotFoundError:
+        return None
+    found = record["examination"]
+    examination = Examination(**found | {"findings": tuple(Finding(**finding) for finding in found["findings"])})
+    prepared = PreparedCase(
         id=case_id,
         image=_path(stem, "image.npy"),
         label=_path(stem, "label.npy"),
@@ -167,21 +173,19 @@ def _open(case_id: str, stem: Path) -> PreparedCase:
         scan_spacing_mm=tuple(record["scan_spacing_mm"]),
         sha256=record["sha256"],
     )
-
-
-def _stem(folder: Path, case: Case, preparation: Preparation) -> Path:
-    return folder / f"{case.id}-{_key(case, preparation)}"
+    return examination, prepared
 
 
 def _path(stem: Path, ending: str) -> Path:
     return stem.with_name(f"{stem.name}.{ending}")
 
 
-def _key(case: Case, preparation: Preparation) -> str:
+def _key(case: Case, settings: tuple) -> str:
     """What the prepared arrays depend on, hashed."""
     files = [(case.image, ()), *((file.path, file.ids) for file in case.labels)]
     try:
-        sources = [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns, ids) for path, ids in files]
+        stats = [(path, path.stat(), ids) for path, ids in files]
+        sources = [(str(path.absolute()), stat.st_size, stat.st_mtime_ns, ids) for path, stat, ids in stats]
     except OSError:
         sources = []  # an unreadable file: reading the case will tell
-    return hashlib.sha256(repr((FORMAT, dataclasses.astuple(preparation), sources)).encode()).hexdigest()[:12]
+    return hashlib.sha256(repr((FORMAT, settings, sources)).encode()).hexdigest()[:12]
