@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
+from lightning_dice.data import store
 from lightning_dice.data.layouts.nnunet import nnunet_cases
 from lightning_dice.data.store import fingerprint, prepare_cases
 from lightning_dice.data.volumes import Preparation, read_volume
@@ -54,6 +55,19 @@ def test_a_second_run_writes_nothing_and_a_change_only_what_changed(tmp_path):
     assert all(name.startswith("case_1-") for name in new)
     prepare_cases(nnunet_cases(root), Preparation(factor=4), store, workers=1)
     assert len(written(store)) == 9 + 3 + 9
+
+
+def test_a_store_of_another_version_is_prepared_anew(tmp_path, monkeypatch):
+    """Once its records lack a field, they cannot be opened."""
+    cases, folder = nnunet_cases(write_nnunet(tmp_path / "data", 2)), tmp_path / "store"
+    monkeypatch.setattr(store, "FIELDS", store.FIELDS[:-1])
+    old = prepare_cases(cases, SETTINGS, folder, workers=1)[0]
+    monkeypatch.undo()
+    for path in folder.glob("*.json"):
+        path.write_text("{}")
+    new = prepare_cases(cases, SETTINGS, folder, workers=1)[0]
+    assert [case.sha256 for case in new] == [case.sha256 for case in old]
+    assert not {case.image for case in new} & {case.image for case in old}
 
 
 def test_an_interrupted_case_is_prepared_again(tmp_path):

@@ -22,7 +22,7 @@ from lightning_dice.data.labels import NUM_CLASSES
 from lightning_dice.data.volumes import LabelledScan, Preparation, Volume, prepare_volume, read_case, spacing_mm, to_ras
 from lightning_dice.files import replacing
 
-FORMAT = 2  # raise it when arrays, record or findings of the same files and settings change
+FORMAT = 2  # raise it when arrays or findings of the same files and settings change
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class PreparedCase:
 
 
 Outcome = tuple[Examination, PreparedCase | None]  # what was found in a case, and what was made of it if it is sound
+FIELDS = [field.name for kind in (PreparedCase, Examination, Finding) for field in dataclasses.fields(kind)]
 
 
 def prepare_cases(
@@ -188,4 +189,4 @@ def _key(case: Case, settings: tuple) -> str:
         sources = [(str(path.absolute()), stat.st_size, stat.st_mtime_ns, ids) for path, stat, ids in stats]
     except OSError:
         sources = []  # an unreadable file: reading the case will tell
-    return hashlib.sha256(repr((FORMAT, settings, sources)).encode()).hexdigest()[:12]
+    return hashlib.sha256(repr((FORMAT, FIELDS, settings, sources)).encode()).hexdigest()[:12]
