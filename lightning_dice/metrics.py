@@ -122,16 +122,17 @@ def dice_counts(prediction: Tensor, target: Tensor, num_classes: int) -> Tensor:
     """Voxels per class in the overlap, the prediction and the target.
 
     Args:
-        prediction: integer class indices, any shape.
+        prediction: integer class indices below `num_classes`, any shape.
         target: the same.
 
     Returns:
         int64 (3, L) on the same device, without waiting for it. Counts of several batches may be added up.
     """
-    classes = torch.arange(num_classes, device=target.device)
-    pred = prediction.flatten() == classes[:, None]  # (L, V)
-    true = target.flatten() == classes[:, None]
-    return torch.stack([(pred & true).sum(1), pred.sum(1), true.sum(1)])
+    pairs = target.long() * num_classes + prediction
+    pairs = pairs.reshape(-1, pairs.shape[-1])  # each row counts for itself: a GPU would queue for 64 places
+    confusion = pairs.new_zeros(len(pairs), num_classes**2).scatter_add_(1, pairs, torch.ones_like(pairs)).sum(0)
+    confusion = confusion.view(num_classes, num_classes)  # true by predicted
+    return torch.stack([confusion.diagonal(), confusion.sum(0), confusion.sum(1)])
 
 
 def dice_from_counts(counts: Tensor) -> Tensor:
