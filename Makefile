@@ -20,7 +20,7 @@ grid: .venv/installed  ## the paper's six cells at the demo's scale, and their r
 	$(RUN).train +sweep=grid experiment=demo; status=$$?; $(RUN).report sweep=runs/phantom/demo && exit $$status
 
 bench: .venv/installed  ## time the paper's iterations, patches and volumes at a quarter of its width, beside MONAI and tio.Queue
-	$(RUN).benchmark compare=true network.base_channels=8 overlap=0.5 phantoms=40
+	$(RUN).benchmark compare=true network.base_channels=8 overlap=0.5 phantoms=40 rounds=7
 
 scale: .venv/installed  ## start-up, batches and memory on 10,000 prepared cases beside 100
 	$(BIN)/python -m pytest -q -s -m long

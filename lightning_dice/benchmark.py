@@ -21,7 +21,7 @@ from lightning_dice.files import replacing
 from lightning_dice.module import SegmentationModule
 
 PAPER_ITERATIONS, PAPER_CELLS = 10_000, 6
-BATCHES = 30  # in each round
+BATCHES = 100  # in each round
 MEMORY = {"volume": "inference_memory_gb", "volume, MONAI": "inference_memory_gb_of_monai"}  # works that it is told of
 
 

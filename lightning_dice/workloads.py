@@ -60,12 +60,13 @@ def network_alone(module: SegmentationModule, data: CTDataModule, fabric: Fabric
 
 
 def monai_training(module: SegmentationModule, data: CTDataModule, fabric: Fabric) -> Work:
-    """MONAI's usual loop with the same network: CacheDataset, DiceLoss, float32, no memory format of its own."""
+    """MONAI's usual loop with the same network: CacheDataset, as many workers as ours, DiceLoss, float32, no memory
+    format of its own."""
     fabric = Fabric(accelerator=fabric.accelerator, devices=1, precision="32-true")
     plain = copy.deepcopy(module.network).to(memory_format=torch.contiguous_format)
     network, optimizer = fabric.setup(plain, module.optimizer(plain.parameters()))
     loss = MonaiDiceLoss(softmax=True, to_onehot_y=True, batch=True)
-    batches = _forever(_monai_loader(data))
+    batches = _forever(_monai_loader(data, data.num_workers))
 
     def work() -> None:
         batch = next(batches)
@@ -91,7 +92,7 @@ def store_patches(data: CTDataModule) -> Work:
 
 def monai_patches(data: CTDataModule) -> Work:
     """A batch from MONAI's CacheDataset, in this process."""
-    batches = _forever(_monai_loader(data))
+    batches = _forever(_monai_loader(data, workers=0))
     return lambda: next(batches)
 
 
@@ -179,7 +180,7 @@ def _batches_in_memory(module: SegmentationModule, data: CTDataModule, fabric: F
     return itertools.cycle(on_device)
 
 
-def _monai_loader(data: CTDataModule) -> DataLoader:
+def _monai_loader(data: CTDataModule, workers: int) -> DataLoader:
     cases = [data.cases[i] for i in data.split.train]
     transforms = Compose(
         [
@@ -192,7 +193,14 @@ def _monai_loader(data: CTDataModule) -> DataLoader:
     )
     files = [{"image": str(case.image), "label": str(case.label)} for case in cases]
     dataset = CacheDataset(files, transforms, num_workers=None, progress=False)
-    return DataLoader(dataset, batch_size=data.batch_size, shuffle=True, drop_last=True)
+    return DataLoader(
+        dataset,
+        batch_size=data.batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+    )
 
 
 def _forever(loader: DataLoader) -> Iterator[object]:

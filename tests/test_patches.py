@@ -133,10 +133,11 @@ class ByTorchIO(tio.UniformSampler):
     """The same draws, made and cut by TorchIO itself."""
 
 
+@pytest.mark.parametrize("size", [PATCH, (24, 20, 28)])  # a part, and all of a volume
 @pytest.mark.parametrize("samples", [1, 2])
-def test_patches_are_cut_where_torchio_would_cut_them(cases, samples):
-    ours = make_queue(cases, samples_per_volume=samples)
-    theirs = PatchQueue(cases, ByTorchIO(PATCH), 3, samples_per_volume=samples)
+def test_patches_are_cut_where_torchio_would_cut_them(cases, size, samples):
+    ours = make_queue(cases, patch_size=size, samples_per_volume=samples)
+    theirs = PatchQueue(cases, ByTorchIO(size), 3, samples_per_volume=samples)
     for index in range(30):
         one, other = ours[index], theirs[index]
         assert one["id"] == other["id"]
