@@ -28,8 +28,7 @@ class Batch(NamedTuple):
 
 
 class PreparedSubjects(tio.SubjectsDataset):
-    """Prepared cases as TorchIO subjects. Their images are views of the files: a case costs nothing until it is drawn,
-    and what is cut from it nothing but that.
+    """Prepared cases as TorchIO subjects. Their images are views of the files: nothing is read before it is used.
 
     Args:
         transform: TorchIO's, applied to each whole volume.
