@@ -13,12 +13,13 @@ from lightning_fabric import Fabric
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_dice import workloads
-from lightning_dice.build import best_precision, build_datamodule, build_module, build_trainer
+from lightning_dice.build import best_precision, build_datamodule, build_module, build_trainer, settle
 from lightning_dice.callbacks import WARM_UP_STEPS, StepTimes
 from lightning_dice.cli import command
 from lightning_dice.data.datamodule import CTDataModule
 from lightning_dice.files import replacing
 from lightning_dice.module import SegmentationModule
+from lightning_dice.settings import BenchmarkSettings, checked
 
 PAPER_ITERATIONS, PAPER_CELLS = 10_000, 6
 BATCHES = 100  # in each round
@@ -37,6 +38,8 @@ def benchmark(config: DictConfig) -> dict[str, Any]:
     Raises:
         InputError: a data set or a setting that cannot be used.
     """
+    checked(config, BenchmarkSettings)
+    config = settle(config)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     data = build_datamodule(config)
     data.setup()
@@ -124,7 +127,7 @@ def _train(config: DictConfig, module: SegmentationModule, data: CTDataModule) -
 
 
 def _seconds(work: workloads.Work, times: int, fabric: Fabric) -> float:
-    """Of one go, the mean of several after one that warms up."""
+    """Mean seconds per call after one warm-up call."""
     work()
     _finish(fabric)
     started = time.perf_counter()

@@ -7,15 +7,15 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "lightning_dice"
 ORDER = [
-    "errors", "files",
+    "errors", "files", "settings",
     "data.labels", "data.dicom", "data.scans", "data.label_maps", "data.cases", "data.integrity",
     "data.layouts.nnunet", "data.layouts.paired", "data.layouts.totalsegmentator",
     "data.phantom.body", "data.phantom.anatomy", "data.phantom.dataset",
     "data.volumes", "data.store", "data.patches", "data.datamodule",
-    "network", "loss", "metrics", "inference", "module", "runs",
+    "network", "loss", "metrics", "inference", "runs", "naming", "sessions", "checkpoints", "module",
     "paper.published", "paper.grid", "paper.statistics", "paper.observations", "paper.table1", "paper.figure1",
     "paper.slices", "paper.card", "paper.surfaces", "paper.segmentations", "paper.page",
-    "callbacks", "build", "cli",
+    "callbacks", "build", "trust", "cli",
     "workloads", "prepare", "train", "evaluate", "predict", "report", "benchmark",
 ]  # fmt: skip
 COMMANDS = ("prepare", "train", "evaluate", "predict", "report", "benchmark")
@@ -38,7 +38,7 @@ FORBIDDEN = {
     "metrics": {"lightning_dice.loss", "pytorch_lightning"},
     "inference": {"hydra", "lightning_dice.data.layouts", "pytorch_lightning"},
     "module": {"hydra", "lightning_dice.data.datamodule"},
-    "runs": {"torch", "pytorch_lightning"},
+    **{name: {"torch", "pytorch_lightning"} for name in ("runs", "naming", "sessions", "trust")},
     "paper": {"torch", "pytorch_lightning", "torchio", "monai"},
 }
 

@@ -10,8 +10,9 @@ import pandas as pd
 
 from lightning_dice.data.labels import NAMES
 from lightning_dice.errors import InputError
+from lightning_dice.naming import loss_name
 from lightning_dice.paper.published import TABLE1
-from lightning_dice.runs import METRIC_COLUMNS, Run, loss_name, read_config, read_json
+from lightning_dice.runs import METRIC_COLUMNS, Run, read_config, read_json
 
 
 @dataclass(frozen=True)
