@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
 from lightning_dice.errors import InputError
-from lightning_dice.files import replacing
+from lightning_dice.files import remove_leftovers, replacing
 from lightning_dice.naming import differences, flat, run_folder
 from lightning_dice.runs import METRIC_COLUMNS, Run, read_config, read_json, write_json
 
@@ -98,6 +98,8 @@ def begin(
         session: `from_step`, `device` and `precision`; where and with which versions it runs is added.
     """
     goes_on = has_progress(run)
+    for folder in (run.folder, run.checkpoints, run.predictions):
+        remove_leftovers(folder)
     new = {"data": data_fingerprint, "excluded": excluded, "classes": classes, "sessions": []}
     environment = read_json(run.environment) if goes_on else new
     environment["sessions"].append(session | _environment())

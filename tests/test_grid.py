@@ -90,11 +90,30 @@ def test_a_grid_killed_in_its_third_cell_and_run_again_ends_as_if_nothing_had_be
     assert [line.endswith("finished before, left alone") for line in told] == [True, True, False, False, False, False]
     assert re.search(r"(trained|went on from step \d+), done$", told[2])  # wherever the kill met it
     assert all(line.endswith("trained, done") for line in told[3:])
-    assert len(read_json(cell(sweep, "loss=simple,lr=0.001,seed=0").environment)["sessions"]) == 2
 
     cells, expected = read_grid(sweep), read_grid(whole)
     pd.testing.assert_frame_equal(grid_table(cells), grid_table(expected))
     pd.testing.assert_frame_equal(compare_cells(cells), compare_cells(expected))
+
+
+def test_ctrl_c_stops_the_grid_and_the_same_command_goes_on(whole, nnunet_root, tmp_path):
+    sweep = tmp_path / "runs/nnunet/smoke"
+    asked = ["+sweep=grid", *settings(tmp_path, nnunet_root), "data.num_workers=1"]
+    process = start(tmp_path, *asked)
+    while not (len(done_at(sweep)) == 1 and len(list(sweep.glob("*/metrics.csv"))) == 2):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    said, errors = process.communicate(timeout=100)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert errors.strip().endswith("; the same command goes on")
+    assert len(list(sweep.iterdir())) == 2  # none of a cell that never began
+    assert said.strip().splitlines()[-1].endswith(": trained, done")
+
+    code, _, errors = run(tmp_path, *asked)
+    assert code == 0, errors
+    pd.testing.assert_frame_equal(grid_table(read_grid(sweep)), grid_table(read_grid(whole)))
 
 
 def test_a_cell_that_fails_is_recorded_and_the_others_go_on(nnunet_root, tmp_path):

@@ -47,11 +47,13 @@ def test_what_a_failed_start_left_does_not_block_the_corrected_command(config):
     run = find_run(config, "data")
     begin(run, config, "data", {}, {}, {"from_step": 0})
     append_metrics(run, 10, {"train/loss": 1.0})
+    (run.folder / ".123-summary.json").touch()  # half-written
     mark_failed(run, ValueError("a loss that is none"))
     begin(find_run(config, "other data"), config, "other data", {}, {}, {"from_step": 0})
     environment = read_json(run.environment)
     assert (environment["data"], len(environment["sessions"])) == ("other data", 1)
     assert not run.failed.exists()
+    assert not (run.folder / ".123-summary.json").exists()
     assert len(pd.read_csv(run.metrics)) == 0
 
 
