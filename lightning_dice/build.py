@@ -63,7 +63,9 @@ def settle(config: DictConfig) -> DictConfig:
 
 
 def build_datamodule(config: DictConfig) -> CTDataModule:
-    return _build(config.data, "data")
+    data = _build(config.data, "data")
+    _refusing("data.layout", inspect.signature(data.layout).bind, data.root)
+    return data
 
 
 def build_module(config: DictConfig, data: CTDataModule) -> SegmentationModule:
@@ -187,9 +189,9 @@ def _build(config: DictConfig, name: str, **more: Any) -> Any:
     """Instantiate; what the object says about its arguments becomes one line."""
     try:
         return instantiate(config, **more)
-    except InstantiationException as error:
-        cause = error.__cause__ or error
-        if isinstance(cause, REFUSALS):
+    except (InstantiationException, *REFUSALS) as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
+        if isinstance(cause, (InstantiationException, *REFUSALS)):
             raise InputError(f"{name}: {' '.join(str(cause).split())}") from error
         raise
 

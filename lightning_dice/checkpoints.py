@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from lightning_dice.errors import InputError, Interrupted
 from lightning_dice.files import replacing
@@ -48,7 +49,8 @@ class LastCheckpoint(Checkpoint):
     written: what is in the checkpoint and what is in the other files agree, and a resumed run repeats nothing.
 
     Ctrl-C lets the iteration end, with its validation if it has one, saves, and raises `Interrupted`; a second one
-    ends at once, and the run goes on from the checkpoint before.
+    ends at once, and the run goes on from the checkpoint before. SIGTERM, which a cluster sends before it takes a
+    machine away, is Lightning's: it ends after the iteration too, and is saved here.
     """
 
     def __init__(self, run: Run):
@@ -77,6 +79,9 @@ class LastCheckpoint(Checkpoint):
 
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
         self._give_back()
+        batches = trainer.fit_loop.epoch_loop.batch_idx + 1
+        if isinstance(exception, SIGTERMException) and batches % trainer.accumulate_grad_batches == 0:
+            self._save(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:
         if trainer.global_step:

@@ -27,6 +27,7 @@ Target = Annotated[str, Field(alias="_target_", min_length=1, description="the d
 Share = Annotated[float, Field(strict=True, ge=0, lt=1, description="a share from 0 to below 1, such as 0.1")]
 Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False, description="a finite number above 0")]
 Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Spacing = Annotated[float, Field(strict=True, ge=0.1, le=100)]
 PathPart = Annotated[str, Field(pattern=r"^\w[\w .+=,@()-]*$", max_length=100)]
 Name = Annotated[
     PathPart | CountOrZero,
@@ -56,12 +57,27 @@ class Optimizer(OpenSettings):
     lr: Positive
 
 
+class LayoutSettings(OpenSettings):
+    """What the package's own layouts take; one of the user's may take more."""
+
+    partial: Annotated[Literal[True], Field(alias="_partial_", description="true: the folder comes later")]
+    images: Text | None = None
+    labels: Text | None = None
+    ids: Annotated[
+        dict[str, int | list[int]] | None, Field(strict=True, description="values by class: {liver: 3, spleen: [7, 8]}")
+    ] = None
+    highest: Annotated[Count | None, Field(description="an integer from 1")] = None
+    split: Switch = False
+    cases: Annotated[Count | None, Field(description="an integer from 1")] = None
+    seed: Seed = 0
+
+
 class PreparationSettings(Settings):
     target: Target
     factor: Annotated[Count | None, Field(description="an integer from 1, or null")]
     spacing_mm: Annotated[
-        Positive | Annotated[list[Positive], Field(min_length=3, max_length=3)] | None,
-        Field(description="a length above 0, three of them, or null"),
+        Spacing | Annotated[list[Spacing], Field(min_length=3, max_length=3)] | None,
+        Field(description="a length from 0.1 to 100 mm, three of them, or null"),
     ]
     window_hu: Annotated[
         list[Finite], Field(min_length=2, max_length=2, description="[low, high] in HU, such as [-500, 500]")
@@ -72,7 +88,7 @@ class PreparationSettings(Settings):
 class DataSettings(Settings):
     target: Target
     name: Name
-    layout: dict[str, Any]
+    layout: LayoutSettings
     root: Text
     store: Text
     preparation: PreparationSettings

@@ -172,6 +172,25 @@ def test_ctrl_c_lets_the_iteration_end_and_goes_on_from_there(whole, nnunet_root
     assert_same(train(config), whole[1])
 
 
+@pytest.mark.parametrize("step", [1, 3])  # 3 has a validation
+def test_a_machine_that_is_taken_away_goes_on_from_there(step, whole, nnunet_root, tmp_path, monkeypatch):
+    class Asking(SegmentationModule):
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            if batch_idx == step - 1 and not (tmp_path / "asked").exists():
+                (tmp_path / "asked").touch()
+                os.kill(os.getpid(), signal.SIGTERM)
+            return loss
+
+    monkeypatch.setattr("lightning_dice.build.SegmentationModule", Asking)
+    config = settings(tmp_path, nnunet_root)
+    with pytest.raises(Interrupted):
+        train(config)
+    (folder,) = (tmp_path / "runs/nnunet/smoke").iterdir()
+    assert read_checkpoint(Run(folder).last)["global_step"] == step
+    assert_same(train(config), whole[1])
+
+
 def test_ctrl_c_in_the_last_iteration_stops_before_the_test(whole, nnunet_root, tmp_path, monkeypatch):
     class Asking(SegmentationModule):
         def on_validation_end(self):
