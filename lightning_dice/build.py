@@ -18,6 +18,7 @@ import torch
 from filelock import FileLock, Timeout
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
+from lightning_fabric import Fabric
 from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -147,6 +148,21 @@ def build_training(config: DictConfig, run: Run, data: CTDataModule, times: Step
         profiler=times.wait,
         plugins=[CheckpointFiles(run)],
     )
+
+
+def build_fabric(accelerator: str, precision: str) -> Fabric:
+    """What places a network on a device outside of training, with its precision chosen as for the trainer.
+
+    Raises:
+        InputError: a device that is not there, or a precision that it does not have.
+    """
+    precision = best_precision(accelerator) if precision == "auto" else precision
+    try:
+        return Fabric(accelerator=accelerator, devices=1, precision=precision)
+    except REFUSALS as error:
+        raise InputError(
+            f"accelerator={accelerator}, precision={precision}: {error}; expected auto, or others"
+        ) from error
 
 
 @functools.cache  # one for the process, which holds it while it lives
