@@ -8,7 +8,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "lightning_dice"
 ORDER = [
     "errors", "files",
-    "data.labels", "data.pixel_data", "data.dicom", "data.scans", "data.label_maps", "data.cases", "data.integrity",
+    "data.labels", "data.pixel_data", "data.dicom", "data.stored", "data.scans", "data.label_maps",
+    "data.cases", "data.integrity",
     "data.layouts.nnunet", "data.layouts.paired", "data.layouts.totalsegmentator",
     "data.phantom.body", "data.phantom.anatomy", "data.phantom.dataset",
     "data.volumes", "data.store", "data.patches", "data.datamodule",
@@ -28,6 +29,7 @@ FORBIDDEN = {
     "data.phantom": {"torch", "torchio", "pytorch_lightning"},
     "data.pixel_data": {"torch", "torchio", "pytorch_lightning", "hydra", "nibabel", "pydicom"},
     "data.dicom": {"torch", "torchio", "pytorch_lightning", "hydra", "nibabel", "pydicom"},
+    "data.stored": {"torch", "torchio", "pytorch_lightning", "hydra", "nibabel", "SimpleITK"},
     "data.scans": {"torch", "torchio", "pytorch_lightning", "hydra", "pydicom"},
     "data.label_maps": {"torch", "torchio", "pytorch_lightning", "hydra"},
     "data.volumes": {"torch", "torchio", "pytorch_lightning", "hydra"},

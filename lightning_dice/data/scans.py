@@ -11,6 +11,7 @@ import SimpleITK as sitk
 from nibabel.affines import voxel_sizes
 
 from lightning_dice.data.dicom import CONVERT, files_in, holds_dicom, is_dicom, read_series, read_slices
+from lightning_dice.data.stored import check_stored, stored_mha, stored_nifti, stored_nrrd
 from lightning_dice.errors import InputError
 
 NIFTI = (".nii.gz", ".nii")
@@ -86,7 +87,7 @@ def read_scan(path: Path | str, series: str | None = None) -> Scan:
         ending = _ending(path)
         _check_opens(path)
         try:
-            voxels, affine = (_read_nifti if ending in NIFTI else _read_itk)(path)
+            voxels, affine = _read_nifti(path) if ending in NIFTI else _read_itk(path, ending)
         except InputError:
             raise
         except Exception as error:  # nibabel passes on whatever gzip, zlib and its header parsers raise
@@ -129,6 +130,8 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
             "qform_code are 0); convert the scan anew, such as with dcm2niix"
         )
     shape = _three(path, image.shape)
+    itemsize = image.get_data_dtype().itemsize
+    check_stored(path, image.shape, itemsize, stored_nifti(path, image.dataobj.offset))
     stored = image.dataobj.get_unscaled().reshape(shape, order="F")
     slope, offset = image.dataobj.slope, image.dataobj.inter
     if stored.dtype.names or stored.dtype.kind == "c":
@@ -139,12 +142,16 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return _compact(slices, shape[2]), image.affine
 
 
-def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    image = sitk.ReadImage(path)
-    if image.GetNumberOfComponentsPerPixel() != 1:
-        count = image.GetNumberOfComponentsPerPixel()
-        raise InputError(f"{path}: has {count} numbers per voxel; expected one")
-    _three(path, image.GetSize())
+def _read_itk(path: Path, ending: str) -> tuple[np.ndarray, np.ndarray]:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(path)
+    reader.ReadImageInformation()
+    if reader.GetNumberOfComponents() != 1:
+        raise InputError(f"{path}: has {reader.GetNumberOfComponents()} numbers per voxel; expected one")
+    _three(path, reader.GetSize())
+    itemsize = sitk.Image([1, 1], reader.GetPixelID()).GetSizeOfPixelComponent()
+    check_stored(path, reader.GetSize(), itemsize, (stored_mha if ending == ".mha" else stored_nrrd)(path))
+    image = reader.Execute()
     if image.GetDimension() == 4:
         image = image[..., 0]
     spacing, direction = np.array(image.GetSpacing()), np.array(image.GetDirection()).reshape(3, 3)
@@ -159,7 +166,7 @@ def _three(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
     squeezed = tuple(shape)
     while len(squeezed) > 3 and squeezed[-1] == 1:
         squeezed = squeezed[:-1]
-    if len(squeezed) != 3 or 0 in squeezed:
+    if len(squeezed) != 3 or min(squeezed) < 1:
         raise InputError(f"{path}: has the shape {tuple(shape)}; expected a 3D volume")
     return squeezed
 
@@ -200,10 +207,7 @@ def _reason(error: Exception) -> str:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """What ITK and nibabel find odd in a file stays off stderr: either we refuse it, or it does not matter.
-
-    Only ITK's reader of MetaImage still tells of a truncated file by itself.
-    """
+    """What ITK and nibabel find odd in a file stays off stderr: either we refuse it, or it does not matter."""
     shown = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
