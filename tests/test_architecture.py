@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "lightning_dice"
 ORDER = [
     "errors", "files",
     "data.labels", "data.pixel_data", "data.dicom", "data.stored", "data.scans", "data.label_maps",
-    "data.cases", "data.integrity",
+    "data.cases", "data.integrity", "data.organs",
     "data.layouts.nnunet", "data.layouts.paired", "data.layouts.totalsegmentator",
     "data.phantom.body", "data.phantom.anatomy", "data.phantom.dataset",
     "data.volumes", "data.store", "data.patches", "data.datamodule",
@@ -25,6 +25,7 @@ FORBIDDEN = {
     "data.labels": {"numpy", "torch"},
     "data.cases": {"torch", "hydra"},
     "data.integrity": {"torch", "torchio", "pytorch_lightning", "hydra"},
+    "data.organs": {"torch", "torchio", "pytorch_lightning", "hydra"},
     "data.layouts": {"torch", "pytorch_lightning", "lightning_dice.data.layouts"},
     "data.phantom": {"torch", "torchio", "pytorch_lightning"},
     "data.pixel_data": {"torch", "torchio", "pytorch_lightning", "hydra", "nibabel", "pydicom"},

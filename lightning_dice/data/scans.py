@@ -25,7 +25,7 @@ class Scan:
     """A scan as stored.
 
     Attributes:
-        name: the file's name without its ending, or the DICOM folder's.
+        name: see `scan_name`.
         voxels: (X, Y, Z), int16 where all are integers of its range, else float32; HU, if the file is a CT.
         affine: (4, 4) float64, from voxel to RAS+ mm; its axes stand at right angles.
         files: the file, or the DICOM slices in the order of Z.
@@ -64,6 +64,13 @@ def find_scans(path: Path | str) -> list[Path]:
     return found
 
 
+def scan_name(path: Path | str) -> str:
+    """The file's name without its ending, or the DICOM folder's."""
+    path = Path(path).absolute()
+    ending = next((ending for ending in ENDINGS if path.name.lower().endswith(ending) and not path.is_dir()), "")
+    return path.name[: len(path.name) - len(ending)]
+
+
 def read_scan(path: Path | str, series: str | None = None) -> Scan:
     """Read a file or the DICOM series in a folder.
 
@@ -83,7 +90,7 @@ def read_scan(path: Path | str, series: str | None = None) -> Scan:
         if path.is_dir():
             files, affine = read_series(path, series)
             _check_grid(path, affine)
-            return Scan(path.absolute().name, _compact(read_slices(files), len(files)), affine, files, is_dicom=True)
+            return Scan(scan_name(path), _compact(read_slices(files), len(files)), affine, files, is_dicom=True)
         ending = _ending(path)
         _check_opens(path)
         try:
@@ -93,7 +100,7 @@ def read_scan(path: Path | str, series: str | None = None) -> Scan:
         except Exception as error:  # nibabel passes on whatever gzip, zlib and its header parsers raise
             raise InputError(f"{path}: cannot be read ({_reason(error)}); replace the file") from None
         _check_grid(path, affine)
-        return Scan(path.name[: -len(ending)], voxels, affine, (path,))
+        return Scan(scan_name(path), voxels, affine, (path,))
 
 
 def _ending(path: Path) -> str:
