@@ -8,7 +8,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "lightning_dice"
 ORDER = [
     "errors", "files", "settings",
-    "data.labels", "data.dicom", "data.scans", "data.label_maps", "data.cases", "data.integrity",
+    "data.labels", "data.pixel_data", "data.dicom", "data.headers", "data.scans", "data.label_maps",
+    "data.cases", "data.integrity", "data.organs",
     "data.layouts.nnunet", "data.layouts.paired", "data.layouts.totalsegmentator",
     "data.phantom.body", "data.phantom.anatomy", "data.phantom.dataset",
     "data.volumes", "data.store", "data.patches", "data.datamodule",
@@ -24,9 +25,12 @@ FORBIDDEN = {
     "data.labels": {"numpy", "torch"},
     "data.cases": {"torch", "hydra"},
     "data.integrity": {"torch", "torchio", "pytorch_lightning", "hydra"},
+    "data.organs": {"torch", "torchio", "pytorch_lightning", "hydra"},
     "data.layouts": {"torch", "pytorch_lightning", "lightning_dice.data.layouts"},
     "data.phantom": {"torch", "torchio", "pytorch_lightning"},
+    "data.pixel_data": {"torch", "torchio", "pytorch_lightning", "hydra", "nibabel", "pydicom"},
     "data.dicom": {"torch", "torchio", "pytorch_lightning", "hydra", "nibabel", "pydicom"},
+    "data.headers": {"torch", "torchio", "pytorch_lightning", "hydra", "nibabel", "SimpleITK"},
     "data.scans": {"torch", "torchio", "pytorch_lightning", "hydra", "pydicom"},
     "data.label_maps": {"torch", "torchio", "pytorch_lightning", "hydra"},
     "data.volumes": {"torch", "torchio", "pytorch_lightning", "hydra"},
