@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from lightning_dice.data import scans, stored
+from lightning_dice.data import headers, scans
 from lightning_dice.data.scans import read_scan
 from lightning_dice.errors import InputError
 from tests.ct_series import voxels_hu
@@ -96,7 +96,7 @@ def refusal(path, capfd) -> str:
 def test_what_is_whole_is_read(write, monkeypatch):
     hu = voxels_hu(shape=SMALL)
     for count_from in (10**9, 0):  # whether it is counted before or not
-        monkeypatch.setattr(stored, "COUNT_FROM", count_from)
+        monkeypatch.setattr(headers, "COUNT_FROM", count_from)
         for surplus in (b"", b"more than declared"):
             assert np.array_equal(read_scan(write(SMALL, hu.tobytes(order="F") + surplus)).voxels, hu)
 

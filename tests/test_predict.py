@@ -343,7 +343,7 @@ def test_a_picture_shows_the_organs(run, tmp_path):
     ("override", "message"),
     [
         ("ending=.png", r"ending=\.png: expected one of \.nii\.gz"),
-        ("checkpoint=first", "checkpoint=first: no such choice; expected one of last, best"),
+        ("checkpoint=first", "checkpoint=first: expected last or best"),
         ("overlap=1", r"overlap=1: expected a share"),
         ("series=1.2.3", r"series=1\.2\.3: chooses in a folder of DICOM"),
     ],
