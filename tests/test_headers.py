@@ -110,6 +110,20 @@ def test_what_is_short_is_refused(write, capfd, held):
     assert line.endswith("; replace the file")
 
 
+@pytest.mark.parametrize("name", [name for name in FORMATS if "zlib" in name or "gzip" in name])
+def test_damage_within_a_compressed_file_is_refused(tmp_path, capfd, name):
+    """A single bit: most of them leave a stream that can be unpacked, to other voxels."""
+    ending, content = FORMATS[name]
+    hu = np.random.default_rng(0).normal(0, 30, (40, 40, 40)).astype(np.int16)
+    whole = content(hu.shape, hu.tobytes(order="F"))
+    path = tmp_path / f"ct{ending}"
+    for place in np.random.default_rng(1).integers(len(whole) // 10, len(whole) - 8, 20):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        assert ": cannot be read (" in refusal(path, capfd)
+
+
 @pytest.mark.parametrize("sizes", [(2000, 2000, 2000), (32767, 32767, 32767)])
 def test_absurd_sizes_are_refused_before_memory_is_taken(write, capfd, monkeypatch, sizes):
     path = write(sizes, bytes(3000))

@@ -1,8 +1,10 @@
 """Whether a NIfTI, NRRD or MetaImage file holds the voxels that its header declares, before memory is taken for them.
 
-ITK's reader of MetaImage leaves what a compressed file lacks as it was in memory, and does not tell.
+ITK's reader of MetaImage leaves what a compressed file lacks as it was in memory, and does not tell. Its reader of
+NRRD, as nibabel's of NIfTI, stops before the checksum that tells of damage within a compressed file.
 """
 
+import gzip
 import math
 import zlib
 from collections.abc import Sequence
@@ -12,9 +14,8 @@ from typing import BinaryIO
 
 from lightning_dice.errors import InputError
 
-COUNT_FROM = (
-    10**9
-)  # bytes: so many are unpacked once more to be counted, fewer do no harm if they turn out to be missing
+COUNT_FROM = 10**9  # bytes: so many are counted before they are read, fewer do no harm if they turn out to be missing
+MOST_SURPLUS = 2**28  # bytes: what unpacks to so many more than declared is left unread, and unchecked
 TEXT = ("ascii", "text", "txt", "hex")  # of NRRD's encodings
 PIECE = 2**20  # bytes at a time, packed or not
 
@@ -28,7 +29,7 @@ class Stored:
         size: bytes from there to the end.
         is_packed: whether that is a zlib or gzip stream.
         is_text: whether they are numbers to read, of one letter at least.
-        is_told: whether the reader tells of too few.
+        is_told: whether the reader of the voxels tells of too few, and of damage.
         ahead: bytes to unpack before the voxels.
     """
 
@@ -61,7 +62,8 @@ def stored_nrrd(path: Path) -> Stored:
     if other:
         raise _elsewhere(path, other)
     encoding = fields.get("encoding", "raw").lower()
-    return Stored(begin, path.stat().st_size - begin, encoding not in ("raw", *TEXT), encoding in TEXT)
+    is_packed = encoding not in ("raw", *TEXT)
+    return Stored(begin, path.stat().st_size - begin, is_packed, encoding in TEXT, is_told=False)
 
 
 def stored_mha(path: Path) -> Stored:
@@ -82,6 +84,22 @@ def stored_mha(path: Path) -> Stored:
     given = fields.get("compresseddatasize", "")
     size = min(int(given), rest) if given.isdigit() else 0  # ITK reads as many as the header says, without it none
     return Stored(begin, size, is_packed=True, is_told=False)
+
+
+def unpacking(path: Path) -> BinaryIO:
+    """The file, opened to be read as if it were not packed."""
+    return gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb")
+
+
+def check_end(file: BinaryIO) -> None:
+    """Read on to the end, where gzip has its checksum.
+
+    Raises:
+        OSError: what was read is not what was packed.
+    """
+    for _ in range(MOST_SURPLUS // PIECE):
+        if not file.read(PIECE):
+            return
 
 
 def check_stored(path: Path, shape: Sequence[int], itemsize: int, stored: Stored) -> None:
@@ -122,17 +140,19 @@ def _fields(file: BinaryIO, separator: str, last: str) -> dict[str, str]:
 
 
 def _unpacked(path: Path, stored: Stored, enough: int) -> int:
-    """Bytes that the stream, or several one behind the other, come to; at most `enough` and a little more."""
+    """Bytes that the stream comes to, or several one behind the other; with enough of them it ends."""
     made, left = 0, stored.size
     engine = zlib.decompressobj(zlib.MAX_WBITS | 32)  # zlib's head or gzip's
     with path.open("rb") as file:
         file.seek(stored.begin)
-        while made < enough and left > 0 and (piece := file.read(min(PIECE, left))):
+        while made < enough + MOST_SURPLUS and (piece := file.read(min(PIECE, left))):
             left -= len(piece)
-            while piece and made < enough:
+            while piece:
                 made += len(engine.decompress(piece, PIECE))
                 piece = engine.unconsumed_tail
-                if engine.eof and engine.unused_data:
+                if engine.eof and made >= enough:
+                    return made
+                if engine.eof:
                     piece, engine = engine.unused_data, zlib.decompressobj(zlib.MAX_WBITS | 32)
     return made
 

@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from nibabel.affines import voxel_sizes
 
 from lightning_dice.data.dicom import CONVERT, files_in, holds_dicom, is_dicom, read_series, read_slices
-from lightning_dice.data.headers import check_stored, stored_mha, stored_nifti, stored_nrrd
+from lightning_dice.data.headers import check_end, check_stored, stored_mha, stored_nifti, stored_nrrd, unpacking
 from lightning_dice.errors import InputError
 
 NIFTI = (".nii.gz", ".nii")
@@ -137,10 +137,13 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
             "qform_code are 0); convert the scan anew, such as with dcm2niix"
         )
     shape = _three(path, image.shape)
-    itemsize = image.get_data_dtype().itemsize
-    check_stored(path, image.shape, itemsize, stored_nifti(path, image.dataobj.offset))
-    stored = image.dataobj.get_unscaled().reshape(shape, order="F")
-    slope, offset = image.dataobj.slope, image.dataobj.inter
+    proxy = image.dataobj
+    check_stored(path, proxy.shape, proxy.dtype.itemsize, stored_nifti(path, proxy.offset))
+    with unpacking(path) as file:
+        layout = proxy.shape, proxy.dtype, proxy.offset
+        stored = nib.arrayproxy.ArrayProxy(file, layout, mmap=False).get_unscaled().reshape(shape, order="F")
+        check_end(file)
+    slope, offset = proxy.slope, proxy.inter
     if stored.dtype.names or stored.dtype.kind == "c":
         raise InputError(f"{path}: its voxels are {stored.dtype}; expected one number each")
     if stored.dtype == np.int16 and (slope, offset) == (1, 0):
