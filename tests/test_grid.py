@@ -86,7 +86,7 @@ def test_a_grid_killed_in_its_third_cell_and_run_again_ends_as_if_nothing_had_be
     assert all(line.endswith("trained, done") for line in told[3:])
     assert len(read_json(Run(sweep / "loss=simple,lr=0.001,seed=0").environment)["sessions"]) == 2
 
-    cells, expected = read_grid(sweep), read_grid(whole)
+    cells, expected = read_grid(sweep).cells, read_grid(whole).cells
     pd.testing.assert_frame_equal(grid_table(cells), grid_table(expected))
     pd.testing.assert_frame_equal(compare_cells(cells), compare_cells(expected))
 
