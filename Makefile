@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m lightning_dice
 
-.PHONY: help demo grid bench scale test lint
+.PHONY: help demo grid bench scale kill fuzz test lint
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
@@ -23,7 +23,13 @@ bench: .venv/installed  ## time the paper's iterations, patches and volumes at a
 	$(RUN).benchmark compare=true network.base_channels=8 overlap=0.5 phantoms=40 rounds=7
 
 scale: .venv/installed  ## start-up, batches and memory on 10,000 prepared cases beside 100
-	$(BIN)/python -m pytest -q -s -m long
+	$(BIN)/python -m pytest -q -s -m long tests/test_scale.py
+
+kill: .venv/installed  ## kill runs and reports at some 20 bad moments, and compare what comes out with undisturbed ones
+	$(BIN)/python -m pytest -q -s -m long tests/test_kill.py
+
+fuzz: .venv/installed  ## ten minutes of random settings and damaged files: no traceback, no hang, no wrong table
+	$(BIN)/python -m pytest -q -s -m long tests/test_fuzz.py
 
 test: lint  ## lint, then all tests
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile

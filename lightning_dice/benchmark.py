@@ -13,12 +13,13 @@ from lightning_fabric import Fabric
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_dice import workloads
-from lightning_dice.build import best_precision, build_datamodule, build_module, build_trainer
+from lightning_dice.build import build_datamodule, build_fabric, build_module, build_trainer, settle
 from lightning_dice.callbacks import WARM_UP_STEPS, StepTimes
 from lightning_dice.cli import command
 from lightning_dice.data.datamodule import CTDataModule
 from lightning_dice.files import replacing
 from lightning_dice.module import SegmentationModule
+from lightning_dice.settings import BenchmarkSettings, checked
 
 PAPER_ITERATIONS, PAPER_CELLS = 10_000, 6
 BATCHES = 100  # in each round
@@ -37,13 +38,13 @@ def benchmark(config: DictConfig) -> dict[str, Any]:
     Raises:
         InputError: a data set or a setting that cannot be used.
     """
+    checked(config, BenchmarkSettings)
+    config = settle(config)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     data = build_datamodule(config)
     data.setup()
     module = build_module(config, data)
-    accelerator, precision = config.trainer.accelerator, config.trainer.precision
-    precision = best_precision(accelerator) if precision == "auto" else precision
-    fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)
+    fabric = build_fabric(config.trainer.accelerator, config.trainer.precision)
     product, flop_of_product = workloads.matrix_product(fabric)
     works = {
         "iteration, data in memory": (workloads.training_in_memory(module, data, fabric), config.steps),
@@ -73,7 +74,7 @@ def benchmark(config: DictConfig) -> dict[str, Any]:
     table = pd.DataFrame(seconds).agg(["median", "min", "max"]).T
     result = {
         "device": str(fabric.device),
-        "precision": precision,
+        "precision": fabric.strategy.precision.precision,
         "seconds": table.to_dict("index"),
         "share_waiting_for_data": float(pd.Series(waiting).median()),
         **memory,
@@ -124,7 +125,7 @@ def _train(config: DictConfig, module: SegmentationModule, data: CTDataModule) -
 
 
 def _seconds(work: workloads.Work, times: int, fabric: Fabric) -> float:
-    """Of one go, the mean of several after one that warms up."""
+    """Mean seconds per call after one warm-up call."""
     work()
     _finish(fabric)
     started = time.perf_counter()

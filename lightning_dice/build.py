@@ -1,4 +1,7 @@
-"""Configuration → objects. The only caller of Hydra's `instantiate`."""
+"""Configuration → objects. The only caller of Hydra's `instantiate`.
+
+What needs no data can be built first, so that a setting that it refuses is refused before anything is written.
+"""
 
 import contextlib
 import functools
@@ -6,7 +9,7 @@ import inspect
 import itertools
 import tempfile
 import warnings
-from datetime import timedelta
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +18,23 @@ import torch
 from filelock import FileLock, Timeout
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
-from omegaconf import DictConfig, OmegaConf
+from lightning_fabric import Fabric
+from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from lightning_dice.callbacks import CurvesLogger, OverlayPictures, ProgressBar, StepTimes, TestResults
+from lightning_dice.checkpoints import CheckpointFiles, LastCheckpoint
 from lightning_dice.data.datamodule import CTDataModule
 from lightning_dice.errors import InputError
-from lightning_dice.loss import DiceLoss
 from lightning_dice.module import OptimizerFactory, Recipe, SegmentationModule
+from lightning_dice.naming import OUR_LOSS
 from lightning_dice.runs import Run
+from lightning_dice.settings import config_folder
 
-CHECKPOINT_EVERY = timedelta(minutes=1)  # what a kill can cost; a checkpoint of the paper's network is 230 MB
+REFUSALS = (ValueError, TypeError, ImportError, AttributeError, RuntimeError, MisconfigurationException)
 
 QUIET = (  # warnings of Lightning's that are none here
     r".*isinstance\(treespec, LeafSpec\).*",  # its own use of an old name of torch's
@@ -38,13 +45,28 @@ QUIET = (  # warnings of Lightning's that are none here
 )
 
 
-def plain(config: DictConfig) -> dict[str, Any]:
-    """Everything resolved, as plain types."""
-    return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+def settle(config: DictConfig) -> DictConfig:
+    """The configuration with only those of the loss's settings that it takes, once all that needs no data was built.
+
+    The loss files are about `DiceLoss`. With `loss._target_=…` their own values are left out for another loss that does
+    not take them.
+
+    Raises:
+        InputError: what a loss, an optimiser or the trainer refuses; a setting of the loss's that it does not take.
+    """
+    config = config.copy()
+    with open_dict(config):
+        config.loss = _taken(config.loss)
+    _build(config.loss, "loss")
+    _refusing("optim", _build_optimizer(config), [nn.Parameter(torch.zeros(1))])
+    build_trainer(config, logger=False, devices=config.trainer.devices)
+    return config
 
 
 def build_datamodule(config: DictConfig) -> CTDataModule:
-    return _build(config.data, "data")
+    data = _build(config.data, "data")
+    _refusing("data.layout", inspect.signature(data.layout).bind, data.root)
+    return data
 
 
 def build_module(config: DictConfig, data: CTDataModule) -> SegmentationModule:
@@ -55,7 +77,7 @@ def build_module(config: DictConfig, data: CTDataModule) -> SegmentationModule:
         raise InputError(
             f"data.patch_size={list(data.patch_size)}: each side must be divisible by {divisor} for this network"
         )
-    loss = _build_loss(config.loss)
+    loss = _build(config.loss, "loss")
     if hasattr(loss, "set_class_voxels"):
         loss.set_class_voxels(data.class_voxels)
     recipe = Recipe(data.classes, data.preparation, data.spacing_mm, data.patch_size)
@@ -71,50 +93,76 @@ def _build_optimizer(config: DictConfig) -> OptimizerFactory:
     return factory
 
 
-def _build_loss(config: DictConfig) -> nn.Module:
-    """Any module that takes (logits, target): `loss._target_=my.module.MyLoss` needs no other change.
-
-    The loss files are about `DiceLoss`, so what they set is kept from another loss that does not take it.
-    """
+def _taken(loss: DictConfig) -> DictConfig:
+    """Those settings that the class of the loss takes; all of them for the package's own."""
+    if loss._target_ == OUR_LOSS:
+        return loss
     try:
-        taken = inspect.signature(get_class(config._target_)).parameters
+        taken = inspect.signature(get_class(loss._target_)).parameters
     except Exception as error:  # Hydra passes on whatever an import raises
-        raise InputError(f"loss._target_={config._target_}: cannot be imported ({error})") from error
-    ours = inspect.signature(DiceLoss).parameters
-    return _build(OmegaConf.masked_copy(config, [key for key in config if key in taken or key not in ours]), "loss")
+        reason = " ".join(str(error).split())
+        raise InputError(f"loss._target_={loss._target_}: cannot be imported ({reason})") from error
+    given = OmegaConf.load(config_folder() / "loss" / "uniform.yaml")
+    left_over = [key for key in loss if key not in taken and key in given and not key.startswith("_")]
+    changed = [f"loss.{key}={loss[key]}" for key in left_over if loss[key] != given[key]]
+    if changed:
+        known = ", ".join(key for key in taken)
+        raise InputError(f"{', '.join(changed)}: {loss._target_} does not take it; expected one of {known}")
+    return OmegaConf.masked_copy(loss, [key for key in loss if key not in left_over])
 
 
-def build_trainer(config: DictConfig, **settings: Any) -> pl.Trainer:
-    """The trainer of the configuration, with its precision chosen for the device; `settings` go to it as they are."""
+def build_trainer(config: DictConfig, callbacks: Sequence[pl.Callback] = (), **settings: Any) -> pl.Trainer:
+    """The trainer of the configuration, with its precision chosen for the device; `settings` go to it as they are.
+
+    Callbacks of the configuration's own join those given.
+    """
     precision = config.trainer.precision
     if precision == "auto":
         precision = best_precision(config.trainer.accelerator)
     for message in QUIET:
         warnings.filterwarnings("ignore", message=message)
-    if config.trainer.max_steps < 1:
-        raise InputError(f"trainer.max_steps={config.trainer.max_steps}: expected the number of iterations, from 1")
-    # All iterations are one epoch for Lightning, which wants the interval within it.
+    # All iterations are one epoch for Lightning, which wants the interval within it, and counts it in batches.
     interval = min(config.trainer.val_check_interval, config.trainer.max_steps)
+    interval *= config.trainer.get("accumulate_grad_batches", 1)
     settings |= {"precision": precision, "val_check_interval": interval, "enable_model_summary": False}
     several = config.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.device_count() > 1
-    if several and config.trainer.devices == 1:
+    if several and config.trainer.devices == 1 and "devices" not in settings:
         settings["devices"] = [claim_gpu()[0]]
-    return _build(config.trainer, "trainer", **settings)
+    own = [_build(callback, "trainer.callbacks") for callback in config.trainer.get("callbacks", ())]
+    return _build(config.trainer, "trainer", callbacks=[*callbacks, *own], **settings)
 
 
 def build_training(config: DictConfig, run: Run, data: CTDataModule, times: StepTimes, step: int) -> pl.Trainer:
     """A trainer that leaves in the run's folder what `runs.py` says, from `step` on."""
-    where = {"dirpath": run.checkpoints, "enable_version_counter": False}
-    last = ModelCheckpoint(
-        filename=run.last.stem, train_time_interval=CHECKPOINT_EVERY, save_on_exception=True, **where
-    )
-    callbacks = [times, TestResults(run, data), OverlayPictures(), last]
+    callbacks = [times, TestResults(run, data), OverlayPictures(), LastCheckpoint(run)]
     if data.split.validation:
-        callbacks.append(ModelCheckpoint(filename=run.best.stem, monitor="val/dice", mode="max", **where))
+        where = {"dirpath": run.checkpoints, "filename": run.best.stem, "enable_version_counter": False}
+        callbacks.append(ModelCheckpoint(monitor="val/dice", mode="max", **where))
     if config.trainer.enable_progress_bar:
         callbacks.append(ProgressBar(run.folder.name, times))
     board = TensorBoardLogger(run.tensorboard, name="", version="", default_hp_metric=False, purge_step=step + 1)
-    return build_trainer(config, callbacks=callbacks, logger=[board, CurvesLogger(run)], profiler=times.wait)
+    return build_trainer(
+        config,
+        callbacks,
+        logger=[board, CurvesLogger(run)],
+        profiler=times.wait,
+        plugins=[CheckpointFiles(run)],
+    )
+
+
+def build_fabric(accelerator: str, precision: str) -> Fabric:
+    """What places a network on a device outside of training, with its precision chosen as for the trainer.
+
+    Raises:
+        InputError: a device that is not there, or a precision that it does not have.
+    """
+    precision = best_precision(accelerator) if precision == "auto" else precision
+    try:
+        return Fabric(accelerator=accelerator, devices=1, precision=precision)
+    except REFUSALS as error:
+        raise InputError(
+            f"accelerator={accelerator}, precision={precision}: {error}; expected auto, or others"
+        ) from error
 
 
 @functools.cache  # one for the process, which holds it while it lives
@@ -157,8 +205,16 @@ def _build(config: DictConfig, name: str, **more: Any) -> Any:
     """Instantiate; what the object says about its arguments becomes one line."""
     try:
         return instantiate(config, **more)
-    except InstantiationException as error:
-        cause = error.__cause__ or error
-        if isinstance(cause, ValueError | TypeError | ImportError):
-            raise InputError(f"{name}: {cause}") from error
+    except (InstantiationException, *REFUSALS) as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
+        if isinstance(cause, (InstantiationException, *REFUSALS)):
+            raise InputError(f"{name}: {' '.join(str(cause).split())}") from error
         raise
+
+
+def _refusing(name: str, factory: Callable[[Any], Any], argument: Any) -> None:
+    """Call what was partly built; what it says about its arguments becomes one line."""
+    try:
+        factory(argument)
+    except REFUSALS as error:
+        raise InputError(f"{name}: {' '.join(str(error).split())}") from error

@@ -27,7 +27,8 @@ from lightning_dice.files import replacing
 from lightning_dice.inference import to_native
 from lightning_dice.metrics import score_case, summarize
 from lightning_dice.paper.slices import Pictured, read_pictured, slices_figure
-from lightning_dice.runs import SCORE_COLUMNS, Run, append_metrics, read_json, write_json, write_table
+from lightning_dice.runs import SCORE_COLUMNS, Run, read_json, write_json, write_table
+from lightning_dice.sessions import append_metrics
 
 WARM_UP_STEPS = 2  # not timed: threads start, kernels are chosen
 ESTIMATE_STEPS = 3  # timed before the duration is told
@@ -118,7 +119,11 @@ class StepTimes(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._last = time.perf_counter()
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *args: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return  # in the middle of an iteration
         self.steps += 1
         if self.steps <= WARM_UP_STEPS:
             self._waited_before = self.wait.seconds
@@ -229,13 +234,13 @@ class TestResults(Scoring):
 
     def __init__(self, run: Run, datamodule: CTDataModule):
         self.run = run
-        self.cases = datamodule.cases
+        self.data = datamodule
         self._pictured: list[Pictured] = []
 
     def on_test_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: torch.Tensor, batch: Batch, *args: Any
     ) -> None:
-        case = self.cases[batch.ids[0]]
+        case = self.data.cases[batch.ids[0]]
         prediction = module.label_map(outputs).cpu().numpy()
         with replacing(self.run.prediction(case.id)) as path:
             nib.save(nib.Nifti1Image(prediction, np.array(case.affine)), path)
@@ -245,11 +250,13 @@ class TestResults(Scoring):
 
     def on_test_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         scores = self.scores()
+        scored = scores["case"].drop_duplicates().tolist()
+        if scored != list(self.data.split.test):
+            raise RuntimeError(f"scored {scored} instead of the test cases {list(self.data.split.test)}")
         write_table(self.run.scores, scores)
         write_json(self.run.summary, summarize(scores))
-        files = {
-            i: {"image": str(self.cases[i].image), "label": str(self.cases[i].label)} for i in scores["case"].unique()
-        }
+        cases = self.data.cases
+        files = {i: {"image": str(cases[i].image), "label": str(cases[i].label)} for i in scored}
         write_json(self.run.cases, files)
         with replacing(self.run.slices) as path:
             slices_figure(self._pictured).savefig(path, dpi=150)

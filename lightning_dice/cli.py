@@ -1,4 +1,4 @@
-"""A command: Hydra around an ordinary function, and one clear line for what the user can mend."""
+"""A command: Hydra around an ordinary function, and one clear line for errors that the user can fix."""
 
 import errno
 import functools
@@ -6,7 +6,6 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -15,17 +14,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from lightning_dice.errors import InputError
+from lightning_dice.errors import InputError, Interrupted
+from lightning_dice.settings import config_folder
 
 MENDABLE = (InputError, HydraException, OmegaConfBaseException)
-WRITING = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOSPC, errno.EDQUOT)
-PACKAGE = Path(__file__).resolve().parent
-
-
-def config_folder() -> Path:
-    """Where the YAML files are: inside an installed package, beside it in a checkout."""
-    inside = PACKAGE / "conf"
-    return inside if inside.is_dir() else PACKAGE.parent / "conf"
+WRITING = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG,
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG,
+)  # fmt: skip
+STOPPED = 130  # exit status after Ctrl-C, as shells have it
 
 
 def command(
@@ -75,6 +72,11 @@ def command(
                 if _is_mendable(error):
                     _leave(error)
                 raise
+            except (Interrupted, KeyboardInterrupt) as stop:
+                if jobs:
+                    _tell(jobs)
+                print(f"{stop or 'stopped'}; the same command goes on", file=sys.stderr)
+                sys.exit(STOPPED)
             if len(jobs) > 1:
                 _tell(jobs)
 

@@ -13,6 +13,8 @@ from lightning_dice.errors import InputError
 from lightning_dice.module import SegmentationModule, load_network
 from lightning_dice.paper.table1 import scores_table
 from lightning_dice.runs import Run, read_config, read_json
+from lightning_dice.settings import DataSettings, EvaluateSettings, check, checked
+from lightning_dice.trust import check_trust
 
 
 def evaluate(config: DictConfig) -> Run:
@@ -21,16 +23,23 @@ def evaluate(config: DictConfig) -> Run:
     Scores are told on two grids: on the prepared one as in training and in the paper, and on the scans' own ones.
 
     Without `data=` the run's own test cases are scored, prepared as in training. All cases of another data set are test
-    cases; they are brought to the voxel size that the network was trained at, whatever their own.
+    cases; they are brought to the voxel size that the network was trained at, whatever their own. Of what the run's
+    configuration names only this package's own objects are built, unless `trust` is true.
 
     Raises:
-        InputError: no such run or checkpoint, a data set that cannot be used, or one that changed since the training.
+        InputError: no such run or checkpoint, one that names others' code, a data set that cannot be used, or one that
+            changed since the training.
     """
+    checked(config, EvaluateSettings)
     trained = Run(Path(config.run).expanduser())
     trained_config = OmegaConf.create(read_config(trained))
     network, recipe = load_network(trained.checkpoint(config.checkpoint))
     overlap = trained_config.overlap if config.overlap is None else config.overlap
     if config.get("data") is None:
+        trained_config.data.transform = None  # for training only
+        settings = OmegaConf.to_container(trained_config.data)
+        check(settings, DataSettings, f"{trained.config}: data.")
+        check_trust(settings, trained, config.trust)
         data = build_datamodule(trained_config)
         data.setup()
         if data.fingerprint != read_json(trained.environment)["data"]:

@@ -19,3 +19,9 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed process left of files that it was writing. Nobody else may be writing there."""
+    for path in folder.glob(".[0-9]*-*"):
+        path.unlink(missing_ok=True)

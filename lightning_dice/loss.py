@@ -1,5 +1,6 @@
 """The multi-class Dice loss of Eq. 2 and 6 of Shen et al. 2018, and the class weights of Eq. 3 to 5."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -31,9 +32,12 @@ def class_weights(voxels_per_class: Sequence[int] | Tensor, weighting: str, epsi
         float64 (L,): 340 volumes have some 10⁹ voxels, and the square weights of large classes fall below 10⁻⁹.
 
     Raises:
-        ValueError: an unknown weighting, or counts that are not a vector of finite numbers from 0.
+        ValueError: an unknown weighting, an ε that is no number above 0, or counts that are not a vector of finite
+            numbers from 0.
     """
     _check_choice("weighting", weighting, WEIGHTINGS)
+    if not _is_number(epsilon) or epsilon <= 0:
+        raise ValueError(f"epsilon={epsilon!r}: expected a finite number above 0, 1 in the paper")
     counts = torch.as_tensor(voxels_per_class, dtype=torch.float64, device="cpu")
     if counts.ndim != 1 or not len(counts) or not counts.isfinite().all() or (counts < 0).any():
         raise ValueError(f"voxels_per_class={counts.tolist()}: expected one finite count from 0 per class")
@@ -67,8 +71,9 @@ class DiceLoss(nn.Module):
     are.
 
     Raises:
-        ValueError: an unknown choice; logits and target whose shapes or numbers of classes do not fit; a target that is
-            not integer; on the CPU a label outside 0 to L-1 (other devices would have to stop and wait for that check).
+        ValueError: an unknown choice; an `epsilon` or a `smooth` that is out of range; logits and target whose shapes
+            or numbers of classes do not fit; a target that is not integer; on the CPU a label outside 0 to L-1 (other
+            devices would have to stop and wait for that check).
         RuntimeError: a weighting by frequency before `set_class_voxels`.
     """
 
@@ -84,6 +89,9 @@ class DiceLoss(nn.Module):
         _check_choice("weighting", weighting, WEIGHTINGS)
         _check_choice("pool", pool, POOLS)
         _check_choice("normalize", normalize, NORMALIZATIONS)
+        class_weights([1], weighting, epsilon)  # refuses what is no ε
+        if not _is_number(smooth) or smooth < 0:
+            raise ValueError(f"smooth={smooth!r}: expected a finite number from 0, which it is in the paper")
         self.weighting = weighting
         self.epsilon = epsilon
         self.pool = pool
@@ -148,3 +156,7 @@ class DiceLoss(nn.Module):
 def _check_choice(name: str, value: object, choices: Sequence[object]) -> None:
     if value not in choices:
         raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(str, choices))}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,8 +1,6 @@
 """The LightningModule: a given network, loss and optimiser factory; and what a checkpoint needs to stand alone."""
 
 import dataclasses
-import math
-import pickle
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from lightning_dice.checkpoints import read_checkpoint
 from lightning_dice.data.labels import BACKGROUND, NAMES
 from lightning_dice.data.patches import Batch
 from lightning_dice.data.volumes import Preparation
@@ -21,6 +20,7 @@ from lightning_dice.metrics import dice_counts, dice_from_counts
 from lightning_dice.network import UNet3D, compiled
 
 CHECKPOINT_KEY = "lightning_dice"
+DIVERGED = "the last checkpoint is from before; try a lower optim.lr, or trainer.precision=32-true"
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
@@ -91,8 +91,11 @@ class SegmentationModule(pl.LightningModule):
         places = [self.taught.index(name) if name in self.taught else BACKGROUND for name in NAMES]
         self.register_buffer("_ours", torch.tensor(ours, dtype=torch.uint8), persistent=False)  # place → our index
         self.register_buffer("_places", torch.tensor(places, dtype=torch.uint8), persistent=False)  # and back
-        self._losses: list[Tensor] = []  # of the steps since the curves' last point, on the device
+        # Of the batches since the curves' last point, on the device but for the cases.
+        self._losses: list[Tensor] = []
         self._counts: list[Tensor] = []
+        self._cases: list[list[str]] = []
+        self._random: list[Tensor] = []  # states of torch's generators to go on from
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.optimizer(self.network.parameters())
@@ -104,18 +107,27 @@ class SegmentationModule(pl.LightningModule):
         if self.compiles:
             self._train = compiled(self.network)
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        if self._random:
+            _set_random_states(self._random)
+            self._random = []
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         logits, target = self.taught_logits(self._train(batch.image)), self.target(batch.label)
         loss = self.loss(logits, target)
         self.log("loss", loss, prog_bar=True, logger=False)
         self._losses.append(loss.detach())
         self._counts.append(dice_counts(logits.detach().argmax(dim=1), target, len(self.taught)))
+        self._cases.append(batch.ids)
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        if (batch_idx + 1) % self.trainer.accumulate_grad_batches:
+            return  # in the middle of an iteration
         if self.global_step % self.trainer.log_every_n_steps == 0 or self.global_step == self.trainer.max_steps:
+            self._check_losses()
             self._log_point("train", torch.stack(self._losses), dice_from_counts(sum(self._counts)))
-            self._losses, self._counts = [], []
+            self._losses, self._counts, self._cases = [], [], []
 
     def on_validation_epoch_start(self) -> None:
         self._validation: list[tuple[Tensor, Tensor]] = []
@@ -128,6 +140,8 @@ class SegmentationModule(pl.LightningModule):
         return self.label_map(logits)
 
     def on_validation_epoch_end(self) -> None:
+        if self.trainer.sanity_checking:
+            return
         losses, dice = (torch.stack(values) for values in zip(*self._validation, strict=True))
         mean = dice.nanmean(dim=0)
         self._log_point("val", losses, mean)
@@ -158,22 +172,62 @@ class SegmentationModule(pl.LightningModule):
         return torch.cat([background, logits[:, places].float()], dim=1)
 
     def _log_point(self, stage: str, losses: Tensor, dice: Tensor) -> None:
-        loss = losses.mean().item()
-        if stage == "train" and not math.isfinite(loss):
-            raise InputError(
-                f"loss={loss} at step {self.global_step}: the training diverged, expected a finite loss; "
-                "try a lower optim.lr, or trainer.precision=32-true"
-            )
-        values = {f"{stage}/loss": loss}
+        values = {f"{stage}/loss": losses.mean().item()}
         values |= {f"{stage}/dice/{name}": d for name, d in zip(self.taught, dice.tolist(), strict=True)}
         for logger in self.loggers:
             logger.log_metrics(values, step=self.global_step)
 
+    def _check_losses(self) -> None:
+        """Looked at now and then only, since a GPU must be waited for."""
+        losses = torch.stack(self._losses).float().cpu()
+        if not losses.isfinite().all():
+            place = int(losses.isfinite().int().argmin())  # the first that is not
+            step = self.global_step - (len(losses) - 1 - place) // self.trainer.accumulate_grad_batches
+            raise InputError(
+                f"loss={losses[place]} at step {step}, on patches of {', '.join(self._cases[place])}: the training "
+                f"diverged, expected a finite loss; {DIVERGED}"
+            )
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what `load_network` needs, as plain types."""
-        recipe = dataclasses.asdict(self.recipe)
+        """Add what `load_network` needs, and what a resumed run needs to repeat nothing, as plain types.
+
+        Raises:
+            InputError: a loss or a weight is not finite: the last good checkpoint stays.
+        """
+        if self._losses:
+            self._check_losses()
+        for name, value in checkpoint["state_dict"].items():
+            if not value.isfinite().all():
+                raise InputError(
+                    f"{name} is not finite after step {self.global_step}: the training diverged; {DIVERGED}"
+                )
         arguments = self.network.arguments if isinstance(self.network, UNet3D) else None
-        checkpoint[CHECKPOINT_KEY] = {"network": arguments, "recipe": recipe}
+        checkpoint[CHECKPOINT_KEY] = {
+            "network": arguments,
+            "recipe": dataclasses.asdict(self.recipe),
+            "losses": self._losses,
+            "counts": self._counts,
+            "cases": self._cases,
+            "random": _random_states(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        ours = checkpoint[CHECKPOINT_KEY]
+        self._losses = [loss.to(self.device) for loss in ours.get("losses", [])]
+        self._counts = [counts.to(self.device) for counts in ours.get("counts", [])]
+        self._cases = ours.get("cases", [])
+        self._random = ours.get("random", [])
+
+
+def _random_states() -> list[Tensor]:
+    """Of torch's generators: the CPU's, and those of the CUDA devices."""
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else ())]
+
+
+def _set_random_states(states: Sequence[Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    for device, state in enumerate(states[1 : 1 + torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(state, device)
 
 
 def load_network(path: Path | str) -> tuple[UNet3D, Recipe]:
@@ -182,40 +236,29 @@ def load_network(path: Path | str) -> tuple[UNet3D, Recipe]:
     No code in the file is executed (`weights_only=True`).
 
     Raises:
-        InputError: no such file, not a checkpoint of ours, or one of another network than `UNet3D`.
+        InputError: no such file, no whole checkpoint of ours, or one of another network than `UNet3D`.
     """
     checkpoint = read_checkpoint(path)
     described = checkpoint.get(CHECKPOINT_KEY)
-    if described is None:
+    if not isinstance(described, dict):
         raise InputError(f"{path}: holds no {CHECKPOINT_KEY!r} entry; expected a checkpoint that this package wrote")
-    if described["network"] is None:
+    if described.get("network") is None:
         raise InputError(
             f"{path}: was trained with a network of your own; only UNet3D can be rebuilt from a checkpoint"
         )
-    network = UNet3D(**described["network"]).to(memory_format=torch.channels_last_3d)
     prefix = "network."
-    weights = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
-    network.load_state_dict(weights)
-    fields = described["recipe"]
-    recipe = Recipe(
-        classes=tuple(fields["classes"]),
-        preparation=Preparation(**fields["preparation"]),
-        spacing_mm=tuple(fields["spacing_mm"]),
-        patch_size=tuple(fields["patch_size"]),
-    )
-    return network.eval(), recipe
-
-
-def read_checkpoint(path: Path | str) -> dict[str, Any]:
-    """Load a checkpoint onto the CPU without executing code.
-
-    Raises:
-        InputError: no such file, or not a checkpoint.
-    """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; expected a checkpoint, such as RUN/checkpoints/last.ckpt") from None
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise InputError(f"{path}: not a readable checkpoint ({reason})") from None
+        network = UNet3D(**described["network"]).to(memory_format=torch.channels_last_3d)
+        weights = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+        network.load_state_dict(weights)
+        fields = described["recipe"]
+        recipe = Recipe(
+            classes=tuple(fields["classes"]),
+            preparation=Preparation(**fields["preparation"]),
+            spacing_mm=tuple(fields["spacing_mm"]),
+            patch_size=tuple(fields["patch_size"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{path}: its network or its recipe is not whole ({reason}); train the run anew") from None
+    return network.eval(), recipe

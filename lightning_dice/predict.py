@@ -1,22 +1,23 @@
 """python -m lightning_dice.predict run=FOLDER input=SCAN output=FOLDER: label maps of scans, on their own grids."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import torch
-from lightning_fabric import Fabric
 from omegaconf import DictConfig
 from torch import nn
 
-from lightning_dice.build import best_precision
+from lightning_dice.build import build_fabric
 from lightning_dice.cli import command
-from lightning_dice.data.cases import Case
-from lightning_dice.data.integrity import ERROR, check_image
+from lightning_dice.data.cases import Case, LabelFile
+from lightning_dice.data.integrity import ERROR, Finding, check_image, findings_frame, reason_of
 from lightning_dice.data.label_maps import LABEL_MAP_ENDINGS, write_dicom_seg, write_label_map
 from lightning_dice.data.labels import NAMES
-from lightning_dice.data.scans import Scan, find_scans, read_scan
+from lightning_dice.data.organs import check_missing, check_organs
+from lightning_dice.data.scans import Scan, find_scans, read_scan, scan_name
 from lightning_dice.data.volumes import from_ras, prepare_image, prepared_step, spacing_mm, to_ras
 from lightning_dice.errors import InputError
 from lightning_dice.files import replacing
@@ -24,12 +25,16 @@ from lightning_dice.inference import Mirrored, plan_slabs, sliding_window_slabs,
 from lightning_dice.module import Recipe, load_network
 from lightning_dice.paper.slices import Pictured, slices_figure
 from lightning_dice.runs import Run, write_table
+from lightning_dice.settings import PredictSettings, checked
 
 
 def predict(config: DictConfig) -> pd.DataFrame:
     """Segment each scan of `input`, and write its label map and the organs' volumes to `output`.
 
-    A scan that cannot be used does not keep the others from being segmented.
+    A scan that cannot be used does not keep the others from being segmented. What is odd about a scan or implausible
+    in its prediction is a warning; `findings.csv` has these, and which scans could not be used, with the columns of
+    `Finding` and without rows for scans that nothing was found in. It is written whenever `volumes.csv` is. In both
+    files the rows of a scan that is predicted again are replaced, and those of others stay.
 
     Returns:
         The rows that `volumes.csv` has of these scans, in mL.
@@ -37,39 +42,43 @@ def predict(config: DictConfig) -> pd.DataFrame:
     Raises:
         InputError: no such run or input, or scans that could not be used, a line each.
     """
+    checked(config, PredictSettings)
+    fabric = build_fabric(config.accelerator, config.precision)
     if config.ending not in LABEL_MAP_ENDINGS:
         raise InputError(f"ending={config.ending}: expected one of {', '.join(LABEL_MAP_ENDINGS)}")
     network, recipe = load_network(Run(Path(config.run).expanduser()).checkpoint(config.checkpoint))
     network = Mirrored(network) if config.mirror else network
-    precision = best_precision(config.accelerator) if config.precision == "auto" else config.precision
-    fabric = Fabric(accelerator=config.accelerator, devices=1, precision=precision)
     network = fabric.setup_module(network)
-    print(f"{config.run}: {precision} on {fabric.device}")
+    print(f"{config.run}: {fabric.strategy.precision.precision} on {fabric.device}")
 
     output = Path(config.output).expanduser()
-    volumes, problems, names = [], [], {}
+    volumes, findings, problems, names = [], [], [], {}
     for path in find_scans(Path(config.input).expanduser()):
+        name = scan_name(path)
         try:
-            scan = read_scan(path, config.series)
-            other = names.setdefault(scan.name, path)
+            other = names.setdefault(name, path)
             if other != path:
                 raise InputError(f"{path}: has the name of {other}, and its label map would too; rename one of them")
-            volumes.append(_predict(config, network, recipe, scan, output))
+            row, found = _predict(config, network, recipe, path, read_scan(path, config.series), output)
+            volumes.append(row)
+            findings += found
         except InputError as problem:
             problems.append(str(problem))
+            findings.append(Finding(name, str(path), ERROR, "not predicted", reason_of(problem, path)))
     table = pd.DataFrame(volumes)
     if volumes:
-        file = output / "volumes.csv"
-        earlier = [pd.read_csv(file, dtype={"scan": str})] if file.is_file() else []
-        write_table(file, pd.concat([*earlier, table.round(3)]).drop_duplicates("scan", keep="last"))
+        _replace_rows(output / "volumes.csv", table.round(3), "scan", table["scan"])
+        _replace_rows(output / "findings.csv", findings_frame(findings), "case", names)
         print(f"\n{table.to_string(index=False, float_format='{:.1f}'.format)}\n\nwritten to {output}")
     if problems:
         raise InputError("\n".join(problems))
     return table
 
 
-def _predict(config: DictConfig, network: nn.Module, recipe: Recipe, scan: Scan, output: Path) -> dict[str, object]:
-    """Write what is asked for of one scan; its row of volumes."""
+def _predict(
+    config: DictConfig, network: nn.Module, recipe: Recipe, path: Path, scan: Scan, output: Path
+) -> tuple[dict[str, object], list[Finding]]:
+    """Write what is asked for of one scan; its row of volumes, and the warnings, which are told too."""
     if config.dicom_seg and not scan.is_dicom:
         raise InputError(
             f"dicom_seg=true: {scan.files[0]} is no DICOM series, which a DICOM SEG refers to; leave it out"
@@ -77,9 +86,12 @@ def _predict(config: DictConfig, network: nn.Module, recipe: Recipe, scan: Scan,
     target = output / f"{scan.name}{config.ending}"
     if target.resolve() in [file.resolve() for file in scan.files]:
         raise InputError(f"output={output}: the label map would replace the scan {target}; give another folder")
-    for finding in check_image(Case(scan.name, scan.files[0], ()), scan.voxels, scan.affine):
+    ids = tuple((NAMES.index(name),) * 2 for name in recipe.classes)
+    case = Case(scan.name, path, (LabelFile(target, ids),))
+    odd = list(check_image(case, scan.voxels, scan.affine))
+    for finding in odd:
         if finding.level == ERROR:
-            raise InputError(str(finding))
+            raise InputError(str(finding).removeprefix(f"{scan.name}: "))
         print(f"warning: {finding}")
     hu, affine = to_ras(scan.voxels, scan.affine)
     preparation = recipe.at_spacing
@@ -101,11 +113,24 @@ def _predict(config: DictConfig, network: nn.Module, recipe: Recipe, scan: Scan,
         write_dicom_seg(label, scan, output / f"{scan.name}.seg.dcm")
     if config.overlay:
         row = Pictured(scan.name, hu, None, found, spacing_mm(affine))
-        with replacing(output / f"{scan.name}.png") as path:
-            slices_figure([row]).savefig(path, dpi=150)
+        with replacing(output / f"{scan.name}.png") as picture:
+            slices_figure([row]).savefig(picture, dpi=150)
     voxels = sum(np.bincount(plane.ravel(), minlength=len(NAMES)) for plane in found)  # bincount takes 8 bytes a voxel
+    implausible = check_organs(case, hu, found, affine, "predicted")
+    implausible = [*implausible, *check_missing(case, voxels, found.shape, affine)]
+    for finding in implausible:
+        print(f"warning: {finding}")
     millilitres = voxels * abs(np.linalg.det(affine[:3, :3])) / 1000
-    return {"scan": scan.name} | {f"{name}_ml": millilitres[NAMES.index(name)] for name in recipe.classes[1:]}
+    volumes = {f"{name}_ml": millilitres[NAMES.index(name)] for name in recipe.classes[1:]}
+    return {"scan": scan.name} | volumes, odd + implausible
+
+
+def _replace_rows(file: Path, rows: pd.DataFrame, key: str, scans: Iterable[str]) -> None:
+    """Put rows in the place of those that the table has of these scans."""
+    if file.is_file():
+        earlier = pd.read_csv(file, dtype={key: str})
+        rows = pd.concat([earlier[~earlier[key].isin(list(scans))], rows])
+    write_table(file, rows)
 
 
 def _write_probabilities(softmax: np.ndarray, affine: np.ndarray, path: Path) -> None:

@@ -7,26 +7,19 @@ import pandas as pd
 import pytorch_lightning as pl
 from omegaconf import DictConfig
 
-from lightning_dice.build import build_datamodule, build_module, build_training, device_name, plain
+from lightning_dice.build import build_datamodule, build_module, build_training, device_name, settle
 from lightning_dice.callbacks import StepTimes
+from lightning_dice.checkpoints import find_checkpoint
 from lightning_dice.cli import command
 from lightning_dice.data.datamodule import CTDataModule
 from lightning_dice.data.labels import NAMES
+from lightning_dice.errors import Interrupted
 from lightning_dice.files import replacing
-from lightning_dice.module import read_checkpoint
 from lightning_dice.paper.figure1 import learning_curves
 from lightning_dice.paper.table1 import classes_table, scores_table
-from lightning_dice.runs import (
-    Run,
-    begin_run,
-    cut_metrics,
-    find_run,
-    mark_done,
-    mark_failed,
-    outcome,
-    read_json,
-    write_json,
-)
+from lightning_dice.runs import Run, read_json, write_json
+from lightning_dice.sessions import begin, find_run, hold, mark_done, mark_failed, outcome
+from lightning_dice.settings import TrainSettings, checked, plain
 
 
 def train(config: DictConfig) -> Run:
@@ -34,7 +27,10 @@ def train(config: DictConfig) -> Run:
 
     Raises:
         InputError: a data set or a setting that cannot be used, or a run folder that holds something else.
+        Interrupted: Ctrl-C; the same configuration goes on.
     """
+    checked(config, TrainSettings)
+    config = settle(config)
     settings = plain(config)
     data = build_datamodule(config)
     data.setup()
@@ -44,8 +40,9 @@ def train(config: DictConfig) -> Run:
     if run.done.is_file():
         print(f"{run.folder}: finished before; rerun=true starts over in a new folder")
     else:
-        _train(config, settings, run, data)
-        mark_done(run, settings, data.fingerprint)
+        with hold(run):
+            _train(config, settings, run, data)
+            mark_done(run, settings, data.fingerprint)
         print(f"\nwritten to {run.folder}\n")
     print(scores_table(read_json(run.summary)))
     return run
@@ -55,7 +52,7 @@ def _train(config: DictConfig, settings: dict[str, Any], run: Run, data: CTDataM
     pl.seed_everything(config.seed, workers=True, verbose=False)
     module = build_module(config, data)
     times = StepTimes()
-    step = read_checkpoint(run.last)["global_step"] if run.last.is_file() else 0
+    step = find_checkpoint(run)
     trainer = build_training(config, run, data, times, step)
     weights = getattr(module.loss, "weights", None)
     classes = {
@@ -64,8 +61,7 @@ def _train(config: DictConfig, settings: dict[str, Any], run: Run, data: CTDataM
         "weights": None if weights is None else weights.tolist(),
     }
     session = {"from_step": step, "device": device_name(trainer), "precision": trainer.precision}
-    begin_run(run, settings, data.fingerprint, data.excluded, classes, session)  # whatever can be refused has been
-    cut_metrics(run, step)
+    begin(run, settings, data.fingerprint, data.excluded, classes, session)  # whatever can be refused has been
     print(classes_table(**classes))
     if untaught := [name for name in NAMES if name not in data.taught]:
         print(f"{len(data.classes)} classes; {', '.join(untaught)}: not taught, not scored (data.labels={data.labels})")
@@ -75,12 +71,15 @@ def _train(config: DictConfig, settings: dict[str, Any], run: Run, data: CTDataM
     except Exception as error:
         mark_failed(run, error)
         raise
+    except Interrupted as stop:
+        raise Interrupted(f"{run.folder}: {stop}") from None
+    except (KeyboardInterrupt, SystemExit):  # Lightning makes the latter of the former
+        raise Interrupted(f"{run.folder}: stopped at once") from None
     write_json(run.summary, read_json(run.summary) | times.summary())
 
 
 def _fit_and_test(trainer: pl.Trainer, module: pl.LightningModule, data: CTDataModule, run: Run, step: int) -> None:
     trainer.fit(module, datamodule=data, ckpt_path=run.last if step else None, weights_only=True)
-    trainer.save_checkpoint(run.last)
     with replacing(run.curves) as path:
         learning_curves(pd.read_csv(run.metrics), run.folder.name).savefig(path, dpi=150)
     if data.split.test:

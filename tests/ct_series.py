@@ -1,11 +1,29 @@
-"""Small CT series as a scanner would export them, written with pydicom."""
+"""Small CT series as a scanner would export them, written with pydicom, in all transfer syntaxes that are read."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
+import pydicom
+import SimpleITK as sitk
+from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+    generate_uid,
+)
 
 SHAPE = (64, 48, 24)  # columns, rows, slices
 PIXEL_MM = (0.75, 1.25)  # along columns, along rows: not the same, so that a mix-up shows
@@ -83,3 +101,56 @@ def write_series(
         one.save_as(path, enforce_file_format=True)
         files.append(path)
     return files
+
+
+def _uncompressed(syntax: UID) -> Callable[[int, Dataset], None]:
+    def change(z: int, one: Dataset) -> None:
+        if syntax == ExplicitVRBigEndian:
+            one.PixelData = one.pixel_array.astype(">u2").tobytes()
+        one.file_meta.TransferSyntaxUID = syntax
+
+    return change
+
+
+def _jpeg_2000(z: int, one: Dataset) -> None:
+    file = io.BytesIO()
+    Image.fromarray(one.pixel_array).save(file, "JPEG2000", irreversible=False, no_jp2=True)
+    put_picture(one, file.getvalue(), JPEG2000Lossless)
+
+
+def _jpeg_lossless(z: int, one: Dataset) -> None:
+    with TemporaryDirectory() as folder:
+        writer = sitk.ImageFileWriter()
+        writer.SetImageIO("GDCMImageIO")
+        writer.SetCompressor("JPEG")
+        writer.UseCompressionOn()
+        writer.SetFileName(f"{folder}/one.dcm")
+        writer.Execute(sitk.GetImageFromArray(one.pixel_array))
+        put_picture(one, picture_of(pydicom.dcmread(f"{folder}/one.dcm")), JPEGLosslessSV1)
+
+
+def put_picture(one: Dataset, picture: bytes, syntax: UID | None = None) -> None:
+    """Replace the pixel data by a compressed picture, of an even number of bytes."""
+    one.file_meta.TransferSyntaxUID = syntax or one.file_meta.TransferSyntaxUID
+    one.PixelData = encapsulate([picture])
+    one["PixelData"].VR, one["PixelData"].is_undefined_length = "OB", True
+
+
+def picture_of(one: Dataset) -> bytes:
+    """The compressed picture in the pixel data."""
+    return next(generate_frames(one.PixelData, number_of_frames=1))
+
+
+# What `write_series` takes as `change`, to write in that syntax.
+UNCOMPRESSED = {
+    "implicit": _uncompressed(ImplicitVRLittleEndian),
+    "explicit": _uncompressed(ExplicitVRLittleEndian),
+    "big endian": _uncompressed(ExplicitVRBigEndian),
+    "deflated": _uncompressed(DeflatedExplicitVRLittleEndian),
+}
+COMPRESSED = {
+    "RLE": lambda z, one: one.compress(RLELossless),
+    "JPEG lossless": _jpeg_lossless,
+    "JPEG-LS": lambda z, one: one.compress(JPEGLSLossless),
+    "JPEG 2000": _jpeg_2000,
+}

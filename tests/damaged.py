@@ -185,7 +185,7 @@ def far_out(v: Victim) -> None:
 
 @damage
 def anisotropic(v: Victim) -> None:
-    v.write(affine=AFFINE @ np.diag([0.5, 0.5, 6, 1]))
+    v.write(affine=AFFINE @ np.diag([0.3, 0.3, 4, 1]))
 
 
 @damage
@@ -256,6 +256,20 @@ def tiny_liver(v: Victim) -> None:
     rest = np.zeros(SHAPE, bool)
     rest[6:10, 8:11, 12:14] = True
     v.write(classes=np.where((v.classes == liver) & ~rest, 0, v.classes).astype(np.uint8))
+
+
+@damage
+def scattered_liver(v: Victim) -> None:
+    """Its middle is missing."""
+    liver = v.classes == NAMES.index("liver")
+    right = np.argwhere(liver).min(axis=0)[0]
+    liver[: right + 2] = liver[right + 5 :] = False
+    v.write(classes=np.where(liver, 0, v.classes).astype(np.uint8))
+
+
+@damage
+def thin(v: Victim) -> None:
+    v.write(v.hu[..., 9:12], v.classes[..., 9:12])
 
 
 def write_damaged(root: Path, names: list[str]) -> Path:

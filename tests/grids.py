@@ -9,6 +9,7 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from lightning_dice.data.labels import NAMES
+from lightning_dice.naming import setting_text
 from lightning_dice.runs import METRIC_COLUMNS, SCORE_COLUMNS, Run
 from tests.conftest import tiny_case, write_nifti
 
@@ -37,7 +38,7 @@ def write_run(
         f"loss={loss}",
         f"lr={lr:g}",
         f"seed={seed}",
-        *(f"{key}={value}" for key, value in (settings or {}).items()),
+        *(f"{key}={setting_text(value)}" for key, value in (settings or {}).items()),
     ]
     run = Run(sweep / (folder or ",".join(told)))
     run.folder.mkdir(parents=True)

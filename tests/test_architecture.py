@@ -7,16 +7,17 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "lightning_dice"
 ORDER = [
-    "errors", "files",
-    "data.labels", "data.dicom", "data.scans", "data.label_maps", "data.cases", "data.integrity",
+    "errors", "files", "settings",
+    "data.labels", "data.pixel_data", "data.dicom", "data.headers", "data.scans", "data.label_maps",
+    "data.cases", "data.integrity", "data.organs",
     "data.layouts.nnunet", "data.layouts.paired", "data.layouts.totalsegmentator",
     "data.phantom.body", "data.phantom.anatomy", "data.phantom.dataset",
     "data.volumes", "data.store", "data.patches", "data.datamodule",
-    "network", "loss", "metrics", "inference", "module", "runs",
+    "network", "loss", "metrics", "inference", "runs", "naming", "sessions", "checkpoints", "module",
     "paper.published", "paper.escaping", "paper.stored", "paper.grid", "paper.statistics", "paper.observations",
     "paper.remarks", "paper.table1", "paper.figure1",
     "paper.slices", "paper.card", "paper.surfaces", "paper.segmentations", "paper.page",
-    "callbacks", "build", "cli",
+    "callbacks", "build", "trust", "cli",
     "workloads", "prepare", "train", "evaluate", "predict", "report", "benchmark",
 ]  # fmt: skip
 COMMANDS = ("prepare", "train", "evaluate", "predict", "report", "benchmark")
@@ -25,9 +26,12 @@ FORBIDDEN = {
     "data.labels": {"numpy", "torch"},
     "data.cases": {"torch", "hydra"},
     "data.integrity": {"torch", "torchio", "pytorch_lightning", "hydra"},
+    "data.organs": {"torch", "torchio", "pytorch_lightning", "hydra"},
     "data.layouts": {"torch", "pytorch_lightning", "lightning_dice.data.layouts"},
     "data.phantom": {"torch", "torchio", "pytorch_lightning"},
+    "data.pixel_data": {"torch", "torchio", "pytorch_lightning", "hydra", "nibabel", "pydicom"},
     "data.dicom": {"torch", "torchio", "pytorch_lightning", "hydra", "nibabel", "pydicom"},
+    "data.headers": {"torch", "torchio", "pytorch_lightning", "hydra", "nibabel", "SimpleITK"},
     "data.scans": {"torch", "torchio", "pytorch_lightning", "hydra", "pydicom"},
     "data.label_maps": {"torch", "torchio", "pytorch_lightning", "hydra"},
     "data.volumes": {"torch", "torchio", "pytorch_lightning", "hydra"},
@@ -39,7 +43,7 @@ FORBIDDEN = {
     "metrics": {"lightning_dice.loss", "pytorch_lightning"},
     "inference": {"hydra", "lightning_dice.data.layouts", "pytorch_lightning"},
     "module": {"hydra", "lightning_dice.data.datamodule"},
-    "runs": {"torch", "pytorch_lightning"},
+    **{name: {"torch", "pytorch_lightning"} for name in ("runs", "naming", "sessions", "trust")},
     "paper": {"torch", "pytorch_lightning", "torchio", "monai"},
 }
 

@@ -6,18 +6,22 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.image import imread
+from omegaconf import OmegaConf
 
 from lightning_dice.data.labels import NAMES
+from lightning_dice.naming import run_folder
 from lightning_dice.paper.grid import FolderName, read_grid
 from lightning_dice.paper.published import TABLE1
 from lightning_dice.paper.remarks import remarks_on
 from lightning_dice.paper.statistics import compare_cells
 from lightning_dice.paper.table1 import grid_table, latex_table, markdown_table
+from lightning_dice.settings import plain
 from tests.grids import write_pictures, write_run
+from tests.test_config import composed
 from tests.test_report import CASES, cases_around, make_report
 
 FIFTY = cases_around([50] * 8)
-KINDS = (("simple", ""), ("simple", ", loss.smooth=1.0"), ("my.module.MyLoss", ", loss.gamma=2"))
+KINDS = (("simple", ""), ("simple", ", loss.smooth=0.5"), ("my.module.MyLoss", ", loss.gamma=2"))
 
 
 def cells_of(sweep):
@@ -52,19 +56,19 @@ def test_a_folders_name_is_taken_apart(folder, name):
 
 
 def test_variants_are_cells_of_their_own_beside_the_papers(tmp_path):
-    for number, settings in enumerate([{}, {"loss.smooth": 1.0}, {"optim.eps": 1e-12}]):
+    for number, settings in enumerate([{}, {"loss.smooth": 0.5}, {"optim.eps": 1e-12}]):
         for seed in (0, 1):
             write_run(tmp_path, "simple", 0.01, cases_around([50 + 10 * number] * 8), seed, settings)
     write_run(tmp_path, "my.module.MyLoss", 0.01, cases_around([40] * 8), settings={"loss.gamma": 2})
     cells = read_grid(tmp_path).cells
     assert [cell.name for cell in cells[6:]] == [
-        "simple, 0.01, loss.smooth=1.0", "simple, 0.01, optim.eps=1e-12", "my.module.MyLoss, 0.01, loss.gamma=2",
+        "simple, 0.01, loss.smooth=0.5", "simple, 0.01, optim.eps=1e-12", "my.module.MyLoss, 0.01, loss.gamma=2",
     ]  # fmt: skip
     assert [len(cell.finished) for cell in cells] == [0, 0, 0, 0, 2, 0, 2, 2, 1]
     table = grid_table(cells).set_index(["cell", "row"])
     for name, dice in (
         ("simple, 0.01", 50),
-        ("simple, 0.01, loss.smooth=1.0", 60),
+        ("simple, 0.01, loss.smooth=0.5", 60),
         ("simple, 0.01, optim.eps=1e-12", 70),
     ):
         assert table.loc[(name, "liver"), "dice"] == pytest.approx(dice)
@@ -89,7 +93,7 @@ def test_variants_stand_side_by_side_in_table_figures_and_page(tmp_path):
     for name in names:
         assert f'<th scope="col"><button>{name}</button></th>' in page
         assert f'data-cell="{name}"' in page  # among the worst cases, with a picture
-    for setting in ("loss.smooth=1.0", "loss.gamma=2"):
+    for setting in ("loss.smooth=0.5", "loss.gamma=2"):
         assert svg.count(setting) == 2
     assert sorted(path.name for path in folder.glob("figure[2-9].png")) == ["figure3.png"]
     assert imread(folder / "figure3.png").shape[1] == 200 * 4.2 * 5  # truth and four cells
@@ -113,16 +117,16 @@ def test_another_loss_in_a_weightings_folder_is_filed_as_what_it_is(tmp_path):
 
 def test_a_configuration_that_belies_its_folder_is_believed_and_told(tmp_path):
     write_run(tmp_path, "simple", 0.02, FIFTY, seed=3, folder="loss=simple,lr=0.01,seed=0")
-    untold = write_run(tmp_path, "simple", 0.01, FIFTY, seed=1, settings={"loss.smooth": 1.0})
+    untold = write_run(tmp_path, "simple", 0.01, FIFTY, seed=1, settings={"loss.smooth": 0.5})
     untold.folder.rename(tmp_path / "loss=simple,lr=0.01,seed=1")
     other = write_run(tmp_path, "simple", 0.01, FIFTY, seed=2, settings={"optim.eps": 1e-12})
     other.folder.rename(tmp_path / "loss=simple,lr=0.01,seed=2,optim.eps=1e-08,data.labels=all")
     assert set(cells_of(tmp_path)) == {
-        "simple, 0.02", "simple, 0.01, loss.smooth=1.0", "simple, 0.01, optim.eps=1e-12, data.labels=absent",
+        "simple, 0.02", "simple, 0.01, loss.smooth=0.5", "simple, 0.01, optim.eps=1e-12, data.labels=absent",
     }  # fmt: skip
     said = remarks_of(tmp_path)
     assert "loss=simple,lr=0.01,seed=0: its config.yaml says lr=0.02, seed=3, and counts as such" in said
-    assert "loss=simple,lr=0.01,seed=1: its config.yaml says loss.smooth=1.0, and counts as such" in said
+    assert "loss=simple,lr=0.01,seed=1: its config.yaml says loss.smooth=0.5, and counts as such" in said
     assert "data.labels=all: its config.yaml says optim.eps=1e-12, data.labels=absent, and counts as such" in said
 
 
@@ -135,7 +139,32 @@ def test_a_name_may_leave_out_what_file_systems_mind(tmp_path):
     assert grid.remarks == ()
     assert grid.cells[6].variant == ", ".join(told)
     run.config.write_text(text.replace("-0.5", "0.5"))
-    assert "its config.yaml says betas=[0.5, 0.9], and" in read_grid(tmp_path).remarks[0]
+    assert "its config.yaml says betas=[0.5,0.9], and" in read_grid(tmp_path).remarks[0]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ([], "simple, 0.01"),
+        (["loss.smooth=0.5", "seed=3"], "simple, 0.01, loss.smooth=0.5"),
+        (["optim.eps=1e-12", "data.labels=[liver,vein]"], "simple, 0.01, data.labels=[liver,vein], optim.eps=1e-12"),
+        (["+optim.betas=[0.5,0.9]", "compile=true", "loss.normalize=mean"],
+         "simple, 0.01, compile=true, loss.normalize=mean, optim.betas=[0.5,0.9]"),
+        (["data.preparation.factor=null", "data.preparation.spacing_mm=2.5", "optim.lr=0.0100000001"],
+         "simple, 0.0100000001, data.preparation.factor=null, data.preparation.spacing_mm=2.5"),
+        ([f"data.exclude=[{','.join(f'case_{i}' for i in range(40))}]", "loss.smooth=0.5"], "simple, 0.01, settings="),
+    ],
+)  # fmt: skip
+def test_the_names_that_training_gives_are_understood(tmp_path, overrides, name):
+    """Without a remark: configuration and name say the same."""
+    config = plain(composed("train", "loss=simple", "optim.lr=0.01", *overrides))
+    run = write_run(tmp_path, "simple", 0.01, FIFTY, folder=run_folder(config).name)
+    OmegaConf.save(OmegaConf.create(config), run.config)
+    grid = read_grid(tmp_path)
+    (cell,) = (cell for cell in grid.cells if cell.runs)
+    assert cell.name.startswith(name)
+    assert grid.remarks == ()
+    assert bool(cell.printed) == (not overrides)
 
 
 def test_rates_that_look_alike_are_two_cells(tmp_path):
@@ -234,7 +263,7 @@ def test_a_score_that_only_some_seeds_define_is_told(tmp_path):
 
 def test_cells_that_differ_in_more_than_their_names_are_told(tmp_path):
     write_run(tmp_path, "uniform", 0.001, FIFTY)
-    write_run(tmp_path, "simple", 0.01, FIFTY, settings={"optim.eps": 1e-12, "loss.smooth": 1.0})
+    write_run(tmp_path, "simple", 0.01, FIFTY, settings={"optim.eps": 1e-12, "loss.smooth": 0.5})
     assert "differs" not in remarks_of(tmp_path)
     run = write_run(tmp_path, "square", 0.01, FIFTY, data="other")
     run.config.write_text(run.config.read_text().replace("max_steps: 40", "max_steps: 20"))
@@ -262,10 +291,10 @@ def test_cells_tested_on_different_cases_or_classes_say_so(tmp_path):
 
 
 def test_latex_names_the_papers_cells_as_the_paper_and_others_as_text(tmp_path):
-    write_run(tmp_path, "simple", 0.01, FIFTY, settings={"loss.smooth": 1.0})
+    write_run(tmp_path, "simple", 0.01, FIFTY, settings={"loss.smooth": 0.5})
     head = next(line for line in latex_table(grid_table(read_grid(tmp_path).cells)).splitlines() if "W_u" in line)
     assert [text.strip(" \\") for text in head.split("&")[5:]] == [
         r"$W_s, \mu_2 = 0.01$",
         r"$W_q, \mu_2 = 0.01$",
-        "simple, 0.01, loss.smooth=1.0",
+        "simple, 0.01, loss.smooth=0.5",
     ]

@@ -9,13 +9,13 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from lightning_dice.build import best_precision, build_datamodule, build_module, build_trainer, plain
-from lightning_dice.cli import config_folder
+from lightning_dice.build import best_precision, build_datamodule, build_module, build_trainer, settle
 from lightning_dice.data.cases import Split
 from lightning_dice.data.datamodule import CTDataModule
 from lightning_dice.data.labels import NAMES
 from lightning_dice.data.store import PreparedCase
 from lightning_dice.errors import InputError
+from lightning_dice.settings import config_folder, plain
 
 CONF = config_folder()
 
@@ -86,16 +86,43 @@ def test_the_three_losses_differ_in_one_line():
 
 def test_the_learning_rate_reaches_the_optimiser_and_any_module_is_a_loss(tmp_path):
     overrides = ("optim.lr=0.5", "optim.eps=1e-4", "loss._target_=torch.nn.CrossEntropyLoss", "network.base_channels=2")
-    config = composed("train", *overrides, "+loss.label_smoothing=0.25")
+    config = settle(composed("train", *overrides, "+loss.label_smoothing=0.25"))
+    assert config.loss == {"_target_": "torch.nn.CrossEntropyLoss", "label_smoothing": 0.25}
     datamodule = with_one_case(config)
     module = build_module(config, datamodule)
     optimizer = module.configure_optimizers()
     assert (optimizer.defaults["lr"], optimizer.defaults["eps"]) == (0.5, 1e-4)
     assert isinstance(module.loss, torch.nn.CrossEntropyLoss)
     assert module.loss.label_smoothing == 0.25
-    for wrong in ("+loss.gamma=2", "loss._target_=no.such.Loss"):
-        with pytest.raises(InputError, match=r"^loss"):
-            build_module(composed("train", *overrides, wrong), datamodule)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["loss._target_=torch.nn.CrossEntropyLoss", "+loss.gamma=2"], "loss: "),
+        (
+            ["loss._target_=torch.nn.CrossEntropyLoss", "loss.smooth=1"],
+            "loss.smooth=1: torch.nn.CrossEntropyLoss does",
+        ),
+        (["loss=simple", "loss._target_=torch.nn.MSELoss"], "loss.weighting=simple: torch.nn.MSELoss does not take it"),
+        (["loss._target_=no.such.Loss"], "loss._target_=no.such.Loss: cannot be imported"),
+        (["loss.pool=voxel"], "loss: pool='voxel': expected one of batch, sample"),
+        (["+loss.gamma=2"], "loss: "),
+        (["optim.betas=[2,3]"], "optim: Invalid beta parameter"),
+        (["+optim.momentum=1"], "optim: "),
+        (["trainer.accelerator=gpu"], "trainer: "),
+        (["trainer.accelerator=tpus"], "trainer: "),
+        (["trainer.precision=7"], "trainer: "),
+        (["+trainer.callbacks=[{_target_: no.such.Callback}]"], "trainer.callbacks: "),
+    ],
+)
+def test_what_objects_refuse_is_told_before_there_are_data(overrides, message):
+    if "trainer.accelerator=gpu" in overrides and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(InputError) as refusal:
+        settle(composed("train", *overrides))
+    assert str(refusal.value).startswith(message)
+    assert "\n" not in str(refusal.value)
 
 
 def test_the_precision_is_the_devices():
@@ -123,7 +150,11 @@ def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess:
         ),
         (["train", "data=nnunet"], "data.root: not given; add data.root="),
         (["train", "data=nnunet", "data.root=nowhere"], "nowhere/dataset.json: no such file"),
-        (["train", "loss.pool=voxel", "experiment=smoke", "phantoms=0"], "phantoms=0: expected at least one"),
+        (["train", "experiment=smoke", "phantoms=0"], "phantoms=0: expected an integer from 1"),
+        (["train", "trainer.devices=2"], "trainer.devices=2: expected 1, or a GPU by its index such as [0]"),
+        (["train", "+ckpt_path=a.ckpt"], "ckpt_path: no such setting; expected one of cache, phantoms, preset, name"),
+        (["benchmark", "rounds=0"], "rounds=0: expected an integer from 1"),
+        (["report", "sweep=."], "sweep=.: no run in it"),
         (["evaluate"], "run: not given; add run="),
         (
             ["evaluate", "run=runs/a/b/loss=simple,lr=0.01,seed=0"],

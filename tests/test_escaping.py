@@ -85,7 +85,7 @@ def hostile_report(sweep: Path) -> Path:
     # No folder can hold a slash.
     runs = [
         write_run(sweep, "simple", 0.01, dice),
-        write_run(sweep, "simple", 0.01, dice, settings={"note": SETTING}),
+        write_run(sweep, "simple", 0.01, dice, folder=f"loss=simple,lr=0.01,seed=0,settings={SETTING}"),
         write_run(sweep, LOSS, 0.01, dice, folder="loss=x,lr=0.01,seed=0"),
     ]
     for run in runs:
@@ -96,7 +96,7 @@ def hostile_report(sweep: Path) -> Path:
         for case, name in zip(HOSTILE, plain, strict=True):
             run.prediction(case).parent.mkdir(parents=True, exist_ok=True)
             run.prediction(name).rename(run.prediction(case))
-    broken = write_run(sweep, "square", 0.01, dice, settings={"note": IMAGE})
+    broken = write_run(sweep, "square", 0.01, dice, folder=f"loss=square,lr=0.01,seed=0,settings={IMAGE}")
     broken.scores.write_text(broken.scores.read_text().replace("0.5,", f"{IMAGE},"))
     return make_report(sweep)
 
@@ -111,7 +111,7 @@ def test_the_page_holds_no_element_of_theirs(reported):
     elements = Elements(page)
     elements.refuse_what_is_alive(images=0, scripts=3)
     shown = "".join(elements.texts)
-    for text in (LOSS, f"note={SETTING}", *HOSTILE[:3]):
+    for text in (LOSS, f"settings={SETTING}", *HOSTILE[:3]):
         assert text in shown
     assert {attributes["data-case"] for tag, attributes in elements.tags if "data-case" in attributes} <= set(HOSTILE)
 

@@ -6,29 +6,32 @@ import sys
 
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 from hydra import compose, initialize_config_dir
 
 from lightning_dice.cli import config_folder
 from lightning_dice.data import store, volumes
-from lightning_dice.data.cases import Case, LabelFile, Split
+from lightning_dice.data.cases import Split
 from lightning_dice.data.datamodule import CTDataModule
 from lightning_dice.data.integrity import (
     Examination,
     Finding,
     check_copies,
     check_grid,
-    check_organs,
     content_hash,
     findings_table,
 )
 from lightning_dice.data.labels import NAMES
 from lightning_dice.data.layouts.nnunet import nnunet_cases
+from lightning_dice.data.layouts.paired import paired_cases
 from lightning_dice.data.phantom.dataset import phantom_cases
 from lightning_dice.data.volumes import Preparation, read_case
 from lightning_dice.errors import InputError
 from lightning_dice.prepare import prepare
 from lightning_dice.train import train
+from tests.conftest import write_nifti
+from tests.ct_series import write_series
 from tests.damaged import AFFINE, DAMAGES, body, copy_case, write_damaged, write_sound
 
 # What each damage is to give: level, check, and a piece of the line.
@@ -49,13 +52,13 @@ EXPECTED = {
     "magnetic_resonance": [("error", "range", r"holds values from \d+ to 5\d\d; expected HU.* such as MR")],
     "unscaled": [("error", "range", r"holds values from 0 to 11\d\d; expected HU.* rescale intercept, such as -1024")],
     "unscaled_and_padded": [
-        ("warning", "organ HU", r"its liver has a median of 11\d\d HU; expected -50 to 300"),
-        ("warning", "organ HU", r"its spleen has a median of 11\d\d HU; expected -50 to 300"),
+        ("warning", "organ HU", r"its labelled liver has a median of 11\d\d HU; expected -50 to 300"),
+        ("warning", "organ HU", r"its labelled spleen has a median of 11\d\d HU; expected -50 to 300"),
     ],
     "normalised": [("error", "range", r"holds values from -2.\d+ to 0.\d+; expected HU over at least 100")],
     "without_air": [("warning", "range", r"holds values from -180 to 1\d\d; expected air below -200 HU, unless")],
     "far_out": [("warning", "range", r"holds values from -32768 to 1\d\d; expected HU within -4096 and 32767")],
-    "anisotropic": [("warning", "anisotropy", r"has voxels of 5 × 5 × 60 mm; expected a ratio up to 10")],
+    "anisotropic": [("warning", "anisotropy", r"has voxels of 3 × 3 × 40 mm; expected a ratio up to 10")],
     "fractional": [("error", "label values", r"holds the label values \[0.5\]; expected only \[0, 1")],
     "undeclared": [("error", "label values", r"holds the label values \[42\]; expected only \[0, 1")],
     "other_shape": [("error", "shape", r"has the shape \(30, 24, 22\); expected its image's \(30, 24, 20\), resave")],
@@ -75,8 +78,10 @@ EXPECTED = {
     "empty": [("warning", "empty", r"empty.nii.gz: holds only background; expected an organ")],
     "other_label": [("warning", "duplicate label", r"other_label_0000.nii.gz: has the label voxels of a_sound_0")],
     "copied": [("warning", "duplicate image", r"copied_0000.nii.gz: has the image voxels of a_sound_0; expected")],
-    "mirrored": [("warning", "left-right", r"its liver is \d\d\d mm to the left of its spleen")],
-    "tiny_liver": [("warning", "volume", r"its liver has 24 mL; expected 120 to 6000 mL")],
+    "mirrored": [("warning", "left-right", r"its labelled liver is \d\d\d mm to the left of its spleen")],
+    "tiny_liver": [("warning", "volume", r"its labelled liver has 24 mL; expected 120 to 6000 mL")],
+    "scattered_liver": [("warning", "pieces", r"its labelled liver is in pieces, .* largest has 50% of it; expected")],
+    "thin": [("warning", "extent", r"is 30 mm tall and has 30 × 24 × 3 voxels; expected at least 80 mm and 10 slices")],
 }  # fmt: skip
 
 
@@ -244,31 +249,28 @@ def test_a_run_records_what_was_left_out(tmp_path):
     assert "labelsTr/p2.nii.gz: no such file" in excluded["p2"]
 
 
-def declared(*names: str, folder) -> Case:
-    ids = ((0, 0), *((NAMES.index(name), NAMES.index(name)) for name in names))
-    return Case("somebody", folder / "image.nii.gz", (LabelFile(folder / "label.nii.gz", ids),))
+def test_a_dicom_slice_that_is_cut_is_listed_with_all_else_before_training(tmp_path):
+    """Scans as folders of DICOM: GDCM would fill the slice with voxels of the one before."""
 
+    def on_the_labels_grid(z, one):
+        one.PixelSpacing, one.ImagePositionPatient = [10, 10], [0, 0, 10 * z]
 
-def test_only_declared_organs_are_looked_at(tmp_path):
-    hu, label = (array[::-1] for array in body(0))
-    everything = [finding.check for finding in check_organs(declared(*NAMES[1:], folder=tmp_path), hu, label, AFFINE)]
-    assert everything == ["left-right"]
-    assert not list(check_organs(declared("liver", "pancreas", folder=tmp_path), hu, label, AFFINE))
-    small = AFFINE @ np.diag([0.1, 0.1, 0.1, 1])
-    found = list(check_organs(declared("liver", "gallbladder", folder=tmp_path), hu, label, small))
-    assert [finding.value for finding in found] == ["its liver has 0.5 mL", "its gallbladder has 0.012 mL"]
-
-
-def test_an_organ_that_the_scan_cuts_is_not_measured(tmp_path):
-    hu, label = body(0)
-    label[label == NAMES.index("liver")] = 0
-    case = declared(*NAMES[1:], folder=tmp_path)
-    label[5:8, 8:10, 17:19] = NAMES.index("liver")
-    hu[label == NAMES.index("liver")] = 60
-    assert [finding.check for finding in check_organs(case, hu, label, AFFINE)] == ["volume"]
-    label[5:8, 8:10, 19] = NAMES.index("liver")
-    hu[label == NAMES.index("liver")] = 60
-    assert not list(check_organs(case, hu, label, AFFINE))
+    for number, case in enumerate(("cut", "empty", "sound")):
+        hu, label = body(number)
+        files = write_series(tmp_path / "data" / "scans" / case, hu, change=on_the_labels_grid, intercept=-2000)
+        if case == "cut":
+            victim, one = files[7].name, pydicom.dcmread(files[7])
+            one.PixelData = one.PixelData[:1000]
+            one.save_as(files[7])
+        write_nifti(tmp_path / "data" / "labels" / f"{case}.nii.gz", label * (case != "empty"), AFFINE)
+    ids = {name: NAMES.index(name) for name in NAMES[1:]}
+    cases = paired_cases(tmp_path / "data", "scans/*", "labels/*.nii.gz", ids, 7)
+    outcome = {one.case: one for one in store.check_cases(cases, Preparation(factor=1), tmp_path / "store", workers=1)}
+    assert [finding.check for finding in outcome["empty"].findings] == ["empty"]
+    assert not outcome["sound"].findings
+    (cut,) = outcome["cut"].findings
+    assert (cut.level, cut.check, cut.file) == ("error", "file", str(tmp_path / "data" / "scans" / "cut"))
+    assert cut.value.startswith(f"{victim}: declares 30 × 24 pixels of 16 bits, 1440 bytes, and holds 1000; ")
 
 
 def test_rounding_of_headers_is_no_difference_and_a_tilt_is_one(tmp_path):

@@ -249,3 +249,15 @@ def test_missing_counts_are_told(weighting):
 def test_arguments_that_do_not_fit_are_told(change, message):
     with pytest.raises(ValueError, match=message):
         make_loss(weighting="simple")(*change(*draw(1)))
+
+
+@pytest.mark.parametrize("name", ["epsilon", "smooth"])
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf"), "abc", None, True])
+def test_numbers_that_are_none_are_refused_at_once(name, value):
+    with pytest.raises(ValueError, match=f"^{name}="):
+        DiceLoss(**{name: value})
+
+
+def test_without_epsilon_an_absent_class_would_weigh_infinitely():
+    with pytest.raises(ValueError, match="epsilon=0: expected a finite number above 0"):
+        class_weights([3, 0], "simple", epsilon=0)

@@ -143,7 +143,7 @@ def test_the_claims_are_told_with_their_grounds(page):
 
 
 def test_names_that_are_markup_are_shown_as_they_stand(browser, tmp_path):
-    cells = ["simple, 0.01", f"simple, 0.01, note={SETTING}", f"{LOSS}, 0.01"]
+    cells = ["simple, 0.01", f"simple, 0.01, settings={SETTING}", f"{LOSS}, 0.01"]
     page = opened(browser, hostile_report(tmp_path) / "index.html")
     assert page.locator("img, a[href^=javascript], [onerror]").count() == 0
     assert page.locator("#distributions .legendtext").all_text_contents() == cells

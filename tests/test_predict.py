@@ -1,5 +1,6 @@
 """From a scan's file to a label map on its own grid."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -11,7 +12,9 @@ import SimpleITK as sitk
 import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
+from torch import nn
 
+from lightning_dice import predict as command
 from lightning_dice.cli import config_folder
 from lightning_dice.data.labels import NAMES
 from lightning_dice.data.volumes import Preparation
@@ -22,6 +25,8 @@ from lightning_dice.network import UNet3D
 from lightning_dice.predict import predict
 from tests.conftest import tiny_case, write_nifti
 from tests.ct_series import write_series
+from tests.damaged import AFFINE as LARGE_VOXELS
+from tests.damaged import body
 from tests.test_module import save_module
 
 SPACING = (6.0, 6.0, 6.0)
@@ -55,6 +60,12 @@ def predicted(run, scan, output, *overrides) -> pd.DataFrame:
 
 def labels_of(path) -> np.ndarray:
     return np.asarray(nib.load(path).dataobj)
+
+
+def findings_of(output) -> pd.DataFrame:
+    table = pd.read_csv(output / "findings.csv", dtype=str, keep_default_na=False)
+    assert list(table) == ["case", "file", "level", "check", "value", "expected"]
+    return table
 
 
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "SPL", "ARI"])
@@ -172,8 +183,120 @@ def test_one_bad_scan_does_not_keep_the_others_from_their_label_maps(run, tmp_pa
     assert "b.nii.gz: cannot be read" in lines[0]
     assert "c.nii.gz: 1 voxels are NaN or infinite" in lines[1]
     assert "e.nii.gz: holds values from 0 to 255; expected HU" in lines[2]
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.nii.gz", "d.nii.gz", "volumes.csv"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "a.nii.gz",
+        "d.nii.gz",
+        "volumes.csv",
+        "findings.csv",
+    }
     assert pd.read_csv(tmp_path / "out" / "volumes.csv")["scan"].tolist() == ["a", "d"]
+    told = findings_of(tmp_path / "out")
+    errors = told[told["level"] == "error"]
+    assert errors["case"].tolist() == ["b", "c", "e"]
+    assert errors["file"].tolist() == [str(tmp_path / "scans" / f"{name}.nii.gz") for name in "bce"]
+    assert set(errors["check"]) == {"not predicted"}
+    for value, line in zip(errors["value"], lines, strict=True):
+        assert line.endswith(f".nii.gz: {value}")
+
+
+@pytest.fixture
+def painter(run, monkeypatch):
+    """The run's network gives way to one that reads the classes from the HU that `painted` writes."""
+
+    class Painter(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.levels = nn.Parameter((10 + 20 * torch.arange(8.0) + 500) / 1000)
+
+        def forward(self, image):
+            logits = -((image - self.levels.view(1, -1, 1, 1, 1)) ** 2) * 1e6
+            logits[:, 0] = torch.where(image[:, 0] < 0.5, 1.0, -1e6)
+            return logits
+
+    recipe = Recipe(NAMES, Preparation(factor=None, spacing_mm=10.0), (10.0,) * 3, PATCH)
+    monkeypatch.setattr(command, "load_network", lambda checkpoint: (Painter(), recipe))
+    return run
+
+
+def painted(label: np.ndarray) -> np.ndarray:
+    """A body of air and fat, and organs of 30 to 150 HU, which tells its labels."""
+    hu = np.where(label, 10 + 20 * label.astype(np.int16), -100).astype(np.int16)
+    hu[:2] = -1000
+    return hu
+
+
+def test_a_prediction_that_is_not_as_organs_are_is_told(painter, tmp_path, capsys):
+    """Mirrored, without an organ, in pieces; the label maps are written as ever, and of a sound one nothing is told."""
+    label = body(0)[1]
+    liver, gallbladder = NAMES.index("liver"), NAMES.index("gallbladder")
+    scattered = label.copy()
+    scattered[7:10][scattered[7:10] == liver] = 0
+    labels = {
+        "mirrored": label[::-1],
+        "pieces": scattered,
+        "sound": label,
+        "without": np.where(label == gallbladder, 0, label).astype(np.uint8),
+    }
+    for name, one in labels.items():
+        write_nifti(tmp_path / "scans" / f"{name}.nii.gz", painted(one), LARGE_VOXELS)
+    predicted(painter, tmp_path / "scans", tmp_path / "out")
+    for name, one in labels.items():
+        assert np.array_equal(labels_of(tmp_path / "out" / f"{name}.nii.gz"), one)
+    told = findings_of(tmp_path / "out")
+    assert told[["case", "check"]].to_numpy().tolist() == [
+        ["mirrored", "left-right"],
+        ["pieces", "pieces"],
+        ["without", "missing organ"],
+    ]
+    assert set(told["level"]) == {"warning"}
+    assert told["file"].tolist() == [str(tmp_path / "out" / f"{name}.nii.gz") for name in told["case"]]
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
+    rows = told.itertuples()
+    assert said == [f"warning: {row.case}: {row.file}: {row.value}; expected {row.expected}" for row in rows]
+    assert "its predicted liver is 1" in said[0]
+    assert "see whether the scan is mirrored" in said[0]
+    assert "has no predicted gallbladder" in said[2]
+
+
+def test_findings_are_those_of_a_scans_last_prediction(painter, tmp_path):
+    label = body(0)[1]
+    write_nifti(tmp_path / "1.nii.gz", painted(label[::-1]), LARGE_VOXELS)  # a name that pandas would take for a number
+    write_nifti(tmp_path / "2.nii.gz", painted(label[::-1]), LARGE_VOXELS)
+    for name in "12":
+        predicted(painter, tmp_path / f"{name}.nii.gz", tmp_path / "out")
+    assert findings_of(tmp_path / "out")["case"].tolist() == ["1", "2"]
+    write_nifti(tmp_path / "1.nii.gz", painted(label), LARGE_VOXELS)
+    predicted(painter, tmp_path / "1.nii.gz", tmp_path / "out")
+    assert findings_of(tmp_path / "out")["case"].tolist() == ["2"]
+    write_nifti(tmp_path / "2.nii.gz", painted(label), LARGE_VOXELS)
+    predicted(painter, tmp_path / "2.nii.gz", tmp_path / "out")
+    assert findings_of(tmp_path / "out").empty
+    assert pd.read_csv(tmp_path / "out" / "volumes.csv")["scan"].tolist() == [1, 2]
+
+
+def test_a_network_of_few_organs_misses_no_others(painter, tmp_path, monkeypatch):
+    network, recipe = command.load_network("last.ckpt")
+    recipe = dataclasses.replace(recipe, classes=("background", "liver"))
+    network.levels = nn.Parameter(network.levels[[0, NAMES.index("liver")]].detach())
+    monkeypatch.setattr(command, "load_network", lambda checkpoint: (network, recipe))
+    label = body(0)[1]
+    write_nifti(tmp_path / "a.nii.gz", painted(np.where(label == 3, label, 0)), LARGE_VOXELS)
+    predicted(painter, tmp_path / "a.nii.gz", tmp_path / "out")
+    assert findings_of(tmp_path / "out").empty
+
+
+@pytest.mark.parametrize("is_dicom", [False, True])
+def test_a_few_slices_are_predicted_with_a_warning(run, tmp_path, capsys, is_dicom):
+    hu = np.random.default_rng(0).normal(-300, 300, (24, 20, 3)).astype(np.int16).clip(-1024, 1000)
+    scan = tmp_path / ("thin" if is_dicom else "thin.nii.gz")
+    write_series(scan, hu) if is_dicom else write_nifti(scan, hu)
+    predicted(run, scan, tmp_path / "out")
+    height = "7.5" if is_dicom else "9"
+    told = f"{scan}: is {height} mm tall and has 24 × 20 × 3 voxels; expected at least 80 mm and 10 slices"
+    assert f"warning: thin: {told}" in capsys.readouterr().out
+    assert (tmp_path / "out" / "thin.nii.gz").is_file()
+    (one,) = findings_of(tmp_path / "out").query("check == 'extent'").itertuples()
+    assert (one.case, one.file, one.level) == ("thin", str(scan), "warning")
 
 
 def test_label_maps_never_replace_one_another_nor_a_scan(run, tmp_path):
@@ -220,7 +343,7 @@ def test_a_picture_shows_the_organs(run, tmp_path):
     ("override", "message"),
     [
         ("ending=.png", r"ending=\.png: expected one of \.nii\.gz"),
-        ("checkpoint=first", "checkpoint=first: no such choice; expected one of last, best"),
+        ("checkpoint=first", "checkpoint=first: expected last or best"),
         ("overlap=1", r"overlap=1: expected a share"),
         ("series=1.2.3", r"series=1\.2\.3: chooses in a folder of DICOM"),
     ],

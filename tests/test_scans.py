@@ -1,6 +1,5 @@
 """Scans of all formats: voxels and grid against independent readings, damage told in one line."""
 
-import io
 import os
 import shutil
 
@@ -9,20 +8,21 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from PIL import Image
-from pydicom.encaps import encapsulate
-from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
-    HTJ2KLossless,
-    JPEG2000Lossless,
-    JPEGLSLossless,
-    RLELossless,
-    SecondaryCaptureImageStorage,
-)
+from pydicom.uid import HTJ2KLossless, RLELossless, SecondaryCaptureImageStorage
 
 from lightning_dice.data.scans import ENDINGS, find_scans, read_scan
 from lightning_dice.errors import InputError
-from tests.ct_series import AXIAL, PIXEL_MM, STEP_MM, affine_of, oblique, voxels_hu, write_series
+from tests.ct_series import (
+    AXIAL,
+    COMPRESSED,
+    PIXEL_MM,
+    STEP_MM,
+    UNCOMPRESSED,
+    affine_of,
+    oblique,
+    voxels_hu,
+    write_series,
+)
 
 ORIGIN = (-20.5, -30.25, 100.0)
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -45,8 +45,7 @@ def refusal(path, match: str, capfd, **arguments) -> None:
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)
     told = capfd.readouterr()
-    assert told.out == ""
-    assert told.err == "" or told.err.startswith("MetaImage: M_ReadElementsData")  # no setting of ITK stops this one
+    assert (told.out, told.err) == ("", "")
 
 
 @pytest.fixture(scope="module")
@@ -261,30 +260,9 @@ def test_slope_and_intercept_are_applied(tmp_path, slope, intercept, dtype):
     assert np.allclose(read, by_hand * slope + intercept, atol=1e-3)
 
 
-@pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless])
-def test_a_compressed_series_is_read(tmp_path, syntax):
-    write_series(tmp_path, voxels_hu(), change=lambda z, one: one.compress(syntax))
-    assert pydicom.dcmread(next(tmp_path.iterdir())).file_meta.TransferSyntaxUID == syntax
-    assert np.array_equal(read_scan(tmp_path).voxels, voxels_hu())
-
-
-def test_a_deflated_series_is_read(tmp_path):
-    def deflate(z, one):
-        one.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
-
-    write_series(tmp_path, voxels_hu(), change=deflate)
-    assert np.array_equal(read_scan(tmp_path).voxels, voxels_hu())
-
-
-def test_jpeg_2000_is_read(tmp_path):
-    def compress(z, one):
-        file = io.BytesIO()
-        Image.fromarray(one.pixel_array).save(file, "JPEG2000", irreversible=False, no_jp2=True)
-        one.file_meta.TransferSyntaxUID = JPEG2000Lossless
-        one.PixelData = encapsulate([file.getvalue()])
-        one["PixelData"].VR, one["PixelData"].is_undefined_length = "OB", True
-
-    write_series(tmp_path, voxels_hu(), change=compress)
+@pytest.mark.parametrize("syntax", UNCOMPRESSED | COMPRESSED)
+def test_a_series_of_any_transfer_syntax_is_read(tmp_path, syntax):
+    write_series(tmp_path, voxels_hu(), change=(UNCOMPRESSED | COMPRESSED)[syntax])
     assert np.array_equal(read_scan(tmp_path).voxels, voxels_hu())
 
 

@@ -31,8 +31,9 @@ def keys(**changes):
 DAMAGES = [
     ("config.yaml", "loss: [", "cannot be read"),
     ("config.yaml", b"\x00\xff\xfe", "cannot be read"),
-    ("config.yaml", "", "empty"),
-    ("config.yaml", "- a\n- b\n", "no seed in it"),
+    ("config.yaml", "", "holds no settings"),
+    ("config.yaml", "- a\n- b\n", "holds no settings"),
+    ("config.yaml", "a: b\n", "no seed in it"),
     ("config.yaml", None, "not there"),
     ("config.yaml", keys(lr=""), "no optim.lr in it"),
     ("config.yaml", keys(lr="  lr: fast\n"), "optim.lr='fast': expected a number"),
@@ -139,7 +140,7 @@ def test_broken_runs_stand_in_the_report_of_the_sound_ones(tmp_path, capsys):
     folder = make_report(tmp_path)
     told = [
         "uniform, 0.001: seed 0: broken (loss=uniform,lr=0.001,seed=0/scores.csv: empty)",
-        "square, 0.001: seed 0: broken (loss=square,lr=0.001,seed=0/config.yaml: empty)",
+        "square, 0.001: seed 0: broken (loss=square,lr=0.001,seed=0/config.yaml: holds no settings; restore it, or",
         "loss=old: left out, not named as a run's folder, loss=…,lr=…,seed=…",
     ]
     said, markdown = capsys.readouterr().out, (folder / "table1.md").read_text()

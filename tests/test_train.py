@@ -15,7 +15,7 @@ from lightning_dice.data.datamodule import CTDataModule
 from lightning_dice.data.labels import NAMES
 from lightning_dice.errors import InputError
 from lightning_dice.evaluate import evaluate
-from lightning_dice.module import SegmentationModule, load_network
+from lightning_dice.module import load_network
 from lightning_dice.paper.table1 import scores_table
 from lightning_dice.predict import predict
 from lightning_dice.prepare import prepare
@@ -54,7 +54,9 @@ def test_a_run_leaves_what_the_design_says(finished):
         "checkpoints/last.ckpt", "checkpoints/best.ckpt", "curves.png", "slices.png",
         "predictions/case_1.nii.gz", "predictions/case_4.nii.gz",
     }  # fmt: skip
-    assert finished.folder.parts[-3:] == ("nnunet", "smoke", "loss=simple,lr=0.01,seed=0")
+    *_, data, experiment, name = finished.folder.parts
+    assert (data, experiment) == ("nnunet", "smoke")
+    assert name.startswith("loss=simple,lr=0.01,seed=0,data.patch_size=16,")
     written = {p: p.stat().st_mtime_ns for p in finished.folder.rglob("*") if p.is_file()}
     assert max(written, key=written.get) == finished.done
 
@@ -137,42 +139,7 @@ def test_a_finished_run_is_left_alone_and_rerun_starts_another(finished, nnunet_
     again = train(config_of(folder, nnunet_root, "rerun=true"))
     assert again.folder.name == finished.folder.name + ",rerun=2"
     assert pd.read_csv(again.scores).equals(pd.read_csv(finished.scores))  # the same seed, the same network
-    with pytest.raises(InputError, match=r"optim.lr|other settings"):
-        train(config_of(folder, nnunet_root, "optim.eps=1e-4"))
     assert files_of(finished) == before
-
-
-class Interruption(SegmentationModule):
-    """Stops in the middle of the fourth step."""
-
-    error: type[BaseException] = RuntimeError
-
-    def training_step(self, batch, batch_idx):
-        if self.global_step == 3:
-            raise self.error("pulled the plug")
-        return super().training_step(batch, batch_idx)
-
-
-@pytest.mark.parametrize(("error", "raised"), [(RuntimeError, RuntimeError), (KeyboardInterrupt, SystemExit)])
-def test_an_interrupted_run_goes_on_from_its_last_step(finished, nnunet_root, tmp_path, monkeypatch, error, raised):
-    config = config_of(tmp_path, nnunet_root)
-    Interruption.error = error
-    with monkeypatch.context() as patch:
-        patch.setattr("lightning_dice.build.SegmentationModule", Interruption)
-        with pytest.raises(raised):
-            train(config)
-    folder = tmp_path / "runs/nnunet/smoke/loss=simple,lr=0.01,seed=0"
-    assert torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 3
-    assert not (folder / "DONE").exists()
-    with open(folder / "metrics.csv", "a") as file:  # a point that was written after the checkpoint
-        file.write("5" + "," * (len(METRIC_COLUMNS) - 1) + "\n")
-
-    run = train(config)
-    assert run.done.is_file()
-    assert pd.read_csv(run.metrics)["step"].tolist() == [1, 2, 2, 3, 4, 4, 5, 6, 6]
-    assert json.loads(run.summary.read_text())["iterations_timed"] == STEPS - 3 - 2
-    whole = pd.read_csv(finished.metrics)
-    assert np.allclose(pd.read_csv(run.metrics), whole, rtol=1e-4, atol=1e-5, equal_nan=True)  # as if nothing happened
 
 
 def test_too_few_patients_are_refused(nnunet_root, tmp_path):
@@ -183,7 +150,7 @@ def test_too_few_patients_are_refused(nnunet_root, tmp_path):
 @pytest.mark.parametrize(
     ("override", "message"),
     [("data.patch_size=18", "data.patch_size=[18, 18, 18]: each side must be divisible by 4"),
-     ("trainer.max_steps=0", "trainer.max_steps=0: expected the number of iterations"),
+     ("trainer.max_steps=0", "trainer.max_steps=0: expected an integer from 1"),
      ("trainer.accelerator=tpus", "trainer: "),
      ("data.test=1.5", "data.test=1.5: expected a share")],
 )  # fmt: skip
@@ -267,7 +234,7 @@ def test_evaluate_brings_another_data_set_to_the_networks_voxel_size(finished, t
 
 
 def test_evaluate_refuses_what_it_cannot_use(finished, nnunet_root, tmp_path):
-    with pytest.raises(InputError, match="checkpoint=first: no such choice; expected one of last, best"):
+    with pytest.raises(InputError, match="checkpoint=first: expected last or best"):
         evaluate(composed("evaluate", tmp_path, f"run='{finished.folder}'", "checkpoint=first"))
     with pytest.raises(InputError, match=r"no config\.yaml in it"):
         evaluate(composed("evaluate", tmp_path, f"run={tmp_path}"))
@@ -339,7 +306,7 @@ def test_batches_reach_the_module_as_the_datamodule_draws_them(nnunet_root, tmp_
         data.setup()
 
         class Trainer:
-            global_step, max_steps = 1, 5
+            global_step, max_steps, accumulate_grad_batches = 1, 5, 1
             strategy = type("Strategy", (), {"root_device": torch.device("cpu")})
 
         data.trainer = Trainer

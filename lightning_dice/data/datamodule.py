@@ -220,7 +220,9 @@ class CTDataModule(pl.LightningDataModule):
             self.samples_per_volume,
             self.transform,
         )
-        return patch_loader(queue, self.trainer.global_step, self.trainer.max_steps, self.num_workers, self._pin)
+        times = self.trainer.accumulate_grad_batches  # batches in an iteration
+        first, last = self.trainer.global_step * times, self.trainer.max_steps * times
+        return patch_loader(queue, first, last, self.num_workers, self._pin)
 
     def val_dataloader(self) -> DataLoader | list:
         return self._volumes("validation")

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from lightning_dice.data.pixel_data import Declared, check_pixels, refusing_corrupt
 from lightning_dice.errors import InputError
 
 CT_STORAGE = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1")  # SOP classes: one slice, many frames
@@ -42,8 +43,14 @@ class _Slice:
     def modality(self) -> str:
         return self.header.get("0008|0060", "")
 
+    @property
+    def declared(self) -> Declared:
+        columns, rows, bits = (int(self.numbers(f"0028|{tag}", 1)[0]) for tag in ("0011", "0010", "0100"))
+        samples = int(self.numbers("0028|0002", 1)[0]) if "0028|0002" in self.header else 1
+        return Declared(columns, rows, samples, bits)
+
     def numbers(self, tag: str, count: int) -> np.ndarray:
-        """A value of several numbers."""
+        """A value of so many numbers."""
         text = self.header.get(tag, "")
         try:
             values = np.array([float(part) for part in text.split("\\")])
@@ -51,8 +58,8 @@ class _Slice:
             values = np.empty(0)
         if len(values) != count or not np.isfinite(values).all():
             raise InputError(
-                f"{self.path}: the DICOM attribute ({tag.replace('|', ',')}) is {text!r}; expected {count} numbers "
-                "that place the slice in space, export the series anew"
+                f"{self.path}: the DICOM attribute ({tag.replace('|', ',')}) is {text!r}; expected "
+                f"{'a number' if count == 1 else f'{count} numbers'}, export the series anew"
             )
         return values
 
@@ -103,12 +110,14 @@ def read_series(folder: Path, series: str | None = None) -> tuple[tuple[Path, ..
         off it by more than `OFF_GRID` of a step.
 
     Raises:
-        InputError: no DICOM file, several series and none chosen, pictures that are no CT slices, slices of different
-            size or orientation, several at one position, or one that is missing.
+        InputError: no DICOM file, several series and none chosen, pictures that are no CT slices or not whole, slices
+            of different size or orientation, several at one position, or one that is missing.
     """
     slices = _choose(folder, _read_headers(folder), series)
     first = slices[0]
-    _check_ct(folder, first, len(slices))
+    _check_ct(folder, slices)
+    for one in slices:
+        check_pixels(one.path, _transfer_syntax(one.path), one.declared)
     orientation, pixel_mm = first.numbers("0020|0037", 6), first.numbers("0028|0030", 2)
     for other in slices[1:]:
         if other.size != first.size or not np.allclose(other.numbers("0028|0030", 2), pixel_mm, atol=1e-4):
@@ -135,11 +144,12 @@ def read_slices(files: Sequence[Path]) -> Iterator[np.ndarray]:
     """The voxels of each file in turn, (X, Y), rescaled to HU.
 
     Raises:
-        InputError: a slice that cannot be decoded; the line names its transfer syntax.
+        InputError: a slice that cannot be decoded, or not to its end; the line names its transfer syntax.
     """
     for path in files:
         try:
-            image = sitk.ReadImage(path, imageIO="GDCMImageIO")
+            with refusing_corrupt(path, _transfer_syntax(path)):
+                image = sitk.ReadImage(path, imageIO="GDCMImageIO")
         except RuntimeError:
             raise _undecodable(path) from None
         yield sitk.GetArrayViewFromImage(image)[0].T
@@ -157,11 +167,11 @@ def _read_headers(folder: Path) -> list[_Slice]:
 
 def _read_header(path: Path) -> _Slice | None:
     """None for what is no picture, such as a report."""
-    if _transfer_syntax(path) in DECODED:
+    if (syntax := _transfer_syntax(path)) in DECODED:
         reader = sitk.ImageFileReader()
         reader.SetImageIO("GDCMImageIO")
         reader.SetFileName(path)
-        with suppress(RuntimeError):
+        with suppress(RuntimeError), refusing_corrupt(path, syntax):
             reader.ReadImageInformation()
             header = {tag: _clean(reader.GetMetaData(tag)) for tag in reader.GetMetaDataKeys()}
             return _Slice(path, header, tuple(reader.GetSize()))
@@ -197,12 +207,14 @@ def _choose(folder: Path, slices: list[_Slice], series: str | None) -> list[_Sli
     raise InputError(f"{folder}: series={series} is not in it; expected one of: {listed}")
 
 
-def _check_ct(folder: Path, first: _Slice, count: int) -> None:
-    if first.header.get("0028|0002", "1") != "1":
-        raise InputError(
-            f"{folder}: the series holds colour pictures ({first.header['0028|0002']} samples per pixel), such as "
-            "screenshots; expected the CT's own slices"
-        )
+def _check_ct(folder: Path, slices: Sequence[_Slice]) -> None:
+    first = slices[0]
+    for one in slices:
+        if one.declared.samples != 1:
+            raise InputError(
+                f"{folder}: the series holds colour pictures ({one.declared.samples} samples per pixel), such as "
+                f"screenshots, the first in {one.path.name}; expected the CT's own slices"
+            )
     if first.modality != "CT":
         raise InputError(f"{folder}: the series has the modality {first.modality or 'unknown'}; expected CT")
     if "LOCALIZER" in first.header.get("0008|0008", ""):
@@ -211,7 +223,7 @@ def _check_ct(folder: Path, first: _Slice, count: int) -> None:
         raise InputError(
             f"{first.path}: holds {first.size[2]} frames in one file; expected one file per slice, {CONVERT}"
         )
-    if count == 1:
+    if len(slices) == 1:
         raise InputError(f"{folder}: the series has one slice, as localizers have; expected a 3D scan")
 
 

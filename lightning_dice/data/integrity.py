@@ -1,4 +1,4 @@
-"""What can be wrong with a labelled CT, one function per thing to look at: arrays in, findings out.
+"""What can be wrong with a labelled CT, one function per thing to look at: arrays in, findings out. See also `organs`.
 
 Errors are what must not be trained on. Warnings are what a sound data set can hold too, and what somebody should see.
 """
@@ -12,10 +12,8 @@ import numpy as np
 import pandas as pd
 from nibabel.affines import voxel_sizes
 from nibabel.orientations import aff2axcodes
-from scipy.ndimage import find_objects
 
 from lightning_dice.data.cases import Case, LabelFile, Split
-from lightning_dice.data.labels import BACKGROUND, NAMES
 from lightning_dice.errors import InputError
 
 ERROR, WARNING = "error", "warning"
@@ -31,19 +29,10 @@ LEAST_RANGE_HU = 100.0  # fat, organs and noise span more than this in any piece
 CT_RANGE_HU = (-4096.0, 32767.0)  # padding of all scanners, and metal on an extended scale
 BYTE = 255
 MOST_ANISOTROPIC = 10.0  # slices of 5 mm with pixels of 0.6 mm, about the worst in public sets, have 8
-
-# Volumes in mL beyond which an organ is looked at again, generous on both sides of the medians 1238, 188, 401, 12 and
-# 82 of the WORD data set (Luo et al. 2022, Medical Image Analysis 82:102642): from about a tenth of them, to what an
-# enlarged organ reaches. How much of a vessel is seen depends on the scan's ends.
-PLAUSIBLE_ML = {
-    "liver": (120.0, 6000.0),
-    "spleen": (18.0, 3000.0),
-    "stomach": (40.0, 3000.0),
-    "gallbladder": (1.0, 300.0),
-    "pancreas": (8.0, 400.0),
-}
-# Median HU of organs that are neither hollow nor ever much fatter than this, with and without contrast.
-PLAUSIBLE_HU = {"liver": (-50.0, 300.0), "spleen": (-50.0, 300.0)}
+# A spleen, like a kidney, is 80 to 120 mm tall, a liver more: a scan that is less holds none of them whole. In slices
+# of 8 mm, thick ones, these are 10; with fewer along any axis it is a stack of pictures more than a volume.
+LEAST_HEIGHT_MM = 80.0
+LEAST_SLICES = 10
 
 
 @dataclass(frozen=True)
@@ -113,16 +102,21 @@ def content_hash(voxels: np.ndarray) -> str:
     return digest.hexdigest()
 
 
+def reason_of(problem: InputError, path: Path) -> str:
+    """What the reader says of a file or a folder, without its name that it begins with."""
+    return str(problem).removeprefix(str(path)).lstrip(":/\\ ")
+
+
 def unreadable(case: str, path: Path, problem: InputError) -> Finding:
-    """What the reader says of a file, without the file's name that it begins with."""
+    """What the reader says, of a file that is there or not."""
     if path.exists():
-        return Finding(case, str(path), ERROR, "file", str(problem).removeprefix(f"{path}: "))
+        return Finding(case, str(path), ERROR, "file", reason_of(problem, path))
     value = "is a link to no file" if path.is_symlink() else "no such file"
     return Finding(case, str(path), ERROR, "missing", value, "an image with its labels, add it or leave the case out")
 
 
 def check_image(case: Case, voxels: np.ndarray, affine: np.ndarray) -> Iterator[Finding]:
-    """Voxels (X, Y, Z) that are not finite or no HU, or very long ones.
+    """Voxels (X, Y, Z) that are not finite or no HU, or very long ones, and scans too thin for an abdomen.
 
     Nothing of an abdomen is without fat or air, so a minimum from 0 is an error: a picture of 8 bits up to 255, a CT
     without its rescale intercept above 1000, else another modality. So is a range too small for a body, which images
@@ -136,6 +130,11 @@ def check_image(case: Case, voxels: np.ndarray, affine: np.ndarray) -> Iterator[
     if sizes.max() > MOST_ANISOTROPIC * sizes.min():
         most = f"a ratio up to {MOST_ANISOTROPIC:g}, see that the header is right"
         yield found(WARNING, "anisotropy", f"has voxels of {_lengths(sizes)}", most)
+    height = height_mm(voxels.shape, affine)
+    if height < LEAST_HEIGHT_MM or min(voxels.shape) < LEAST_SLICES:
+        value = f"is {height:.3g} mm tall and has {' × '.join(map(str, voxels.shape))} voxels"
+        expected = f"at least {LEAST_HEIGHT_MM:g} mm and {LEAST_SLICES} slices, as less holds pieces of organs"
+        yield found(WARNING, "extent", value, expected)
     if voxels.dtype.kind == "f" and not np.isfinite(voxels).all():
         count = np.count_nonzero(~np.isfinite(voxels))
         yield found(ERROR, "voxels", f"{count} voxels are NaN or infinite", "HU, mend the file")
@@ -200,49 +199,6 @@ def check_values(case: str, file: LabelFile, values: Sequence[float]) -> Iterato
         )
 
 
-def check_organs(case: Case, hu: np.ndarray, label: np.ndarray, affine: np.ndarray) -> Iterator[Finding]:
-    """Warnings: no organ at all, liver and spleen on the wrong sides, an organ of implausible volume or HU.
-
-    Only organs that the case's label files declare are looked at, and no volume of one that the scan cuts. In situs
-    inversus, which one in ten thousand has, the liver is on the left.
-
-    Args:
-        hu: (X, Y, Z).
-        label: class indices, uint8 of the same shape.
-        affine: (4, 4), from voxels to mm in RAS+.
-    """
-    files = {NAMES[ours]: str(file.path) for file in case.labels for _, ours in file.ids if ours != BACKGROUND}
-    turned = find_objects(label.T, max_label=len(NAMES) - 1)  # in the order of a NIfTI file's voxels, which is fast
-    boxes = {name: box and box[::-1] for name, box in zip(NAMES[1:], turned, strict=True)}
-    if not any(boxes.values()):
-        expected = "an organ, leave the case out or label it"
-        yield Finding(case.id, str(case.labels[0].path), WARNING, "empty", "holds only background", expected)
-        return
-    voxel_ml = abs(np.linalg.det(affine[:3, :3])) / 1000
-    right_mm = {}  # of the organs' centroids
-    for name, file in files.items():
-        box = boxes[name]
-        if box is None:
-            continue
-        mask = label[box] == NAMES.index(name)
-        right_mm[name] = float(affine[0] @ [*_centroid(mask, box), 1])
-        is_cut = any(side.start == 0 or side.stop == size for side, size in zip(box, label.shape, strict=True))
-        low, high = PLAUSIBLE_ML.get(name, (0, np.inf))
-        volume = mask.sum() * voxel_ml
-        if not is_cut and not low <= volume <= high:
-            expected = f"{low:g} to {high:g} mL, look at the label"
-            yield Finding(case.id, file, WARNING, "volume", f"its {name} has {volume:.3g} mL", expected)
-        low, high = PLAUSIBLE_HU.get(name, (-np.inf, np.inf))
-        median = float(np.median(hu[box][mask])) if name in PLAUSIBLE_HU else 0.0
-        if not low <= median <= high:
-            expected = f"{low:g} to {high:g}, see that image and label belong together"
-            yield Finding(case.id, file, WARNING, "organ HU", f"its {name} has a median of {median:g} HU", expected)
-    if "liver" in right_mm and "spleen" in right_mm and right_mm["liver"] <= right_mm["spleen"]:
-        value = f"its liver is {right_mm['spleen'] - right_mm['liver']:.0f} mm to the left of its spleen"
-        expected = "the liver on the patient's right, see whether the scan is mirrored"
-        yield Finding(case.id, files["liver"], WARNING, "left-right", value, expected)
-
-
 def check_copies(examinations: Iterable[Examination], split: Split) -> list[Finding]:
     """The same voxels, of images or of labels, under two ids: the same patient, one would say.
 
@@ -274,13 +230,9 @@ def check_copies(examinations: Iterable[Examination], split: Split) -> list[Find
     return list(findings.values())
 
 
-def _centroid(mask: np.ndarray, box: tuple[slice, ...]) -> list[float]:
-    """In voxels of the volume that the mask's box is cut from."""
-    others = ((1, 2), (0, 2), (0, 1))
-    return [
-        np.average(np.arange(side.start, side.stop), weights=mask.sum(axis=axes))
-        for side, axes in zip(box, others, strict=True)
-    ]
+def height_mm(shape: Sequence[int], affine: np.ndarray) -> float:
+    """How far a box of voxels reaches from the patient's lower end to the upper."""
+    return float(np.abs(affine[2, :3]) @ shape)
 
 
 def _lengths(sizes: np.ndarray) -> str:

@@ -11,6 +11,7 @@ import SimpleITK as sitk
 from nibabel.affines import voxel_sizes
 
 from lightning_dice.data.dicom import CONVERT, files_in, holds_dicom, is_dicom, read_series, read_slices
+from lightning_dice.data.headers import check_stored, stored_mha, stored_nifti, stored_nrrd
 from lightning_dice.errors import InputError
 
 NIFTI = (".nii.gz", ".nii")
@@ -24,7 +25,7 @@ class Scan:
     """A scan as stored.
 
     Attributes:
-        name: the file's name without its ending, or the DICOM folder's.
+        name: see `scan_name`.
         voxels: (X, Y, Z), int16 where all are integers of its range, else float32; HU, if the file is a CT.
         affine: (4, 4) float64, from voxel to RAS+ mm; its axes stand at right angles.
         files: the file, or the DICOM slices in the order of Z.
@@ -63,6 +64,13 @@ def find_scans(path: Path | str) -> list[Path]:
     return found
 
 
+def scan_name(path: Path | str) -> str:
+    """The file's name without its ending, or the DICOM folder's."""
+    path = Path(path).absolute()
+    ending = next((ending for ending in ENDINGS if path.name.lower().endswith(ending) and not path.is_dir()), "")
+    return path.name[: len(path.name) - len(ending)]
+
+
 def read_scan(path: Path | str, series: str | None = None) -> Scan:
     """Read a file or the DICOM series in a folder.
 
@@ -82,17 +90,17 @@ def read_scan(path: Path | str, series: str | None = None) -> Scan:
         if path.is_dir():
             files, affine = read_series(path, series)
             _check_grid(path, affine)
-            return Scan(path.absolute().name, _compact(read_slices(files), len(files)), affine, files, is_dicom=True)
+            return Scan(scan_name(path), _compact(read_slices(files), len(files)), affine, files, is_dicom=True)
         ending = _ending(path)
         _check_opens(path)
         try:
-            voxels, affine = (_read_nifti if ending in NIFTI else _read_itk)(path)
+            voxels, affine = _read_nifti(path) if ending in NIFTI else _read_itk(path, ending)
         except InputError:
             raise
         except Exception as error:  # nibabel passes on whatever gzip, zlib and its header parsers raise
             raise InputError(f"{path}: cannot be read ({_reason(error)}); replace the file") from None
         _check_grid(path, affine)
-        return Scan(path.name[: -len(ending)], voxels, affine, (path,))
+        return Scan(scan_name(path), voxels, affine, (path,))
 
 
 def _ending(path: Path) -> str:
@@ -129,6 +137,8 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
             "qform_code are 0); convert the scan anew, such as with dcm2niix"
         )
     shape = _three(path, image.shape)
+    itemsize = image.get_data_dtype().itemsize
+    check_stored(path, image.shape, itemsize, stored_nifti(path, image.dataobj.offset))
     stored = image.dataobj.get_unscaled().reshape(shape, order="F")
     slope, offset = image.dataobj.slope, image.dataobj.inter
     if stored.dtype.names or stored.dtype.kind == "c":
@@ -139,12 +149,16 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return _compact(slices, shape[2]), image.affine
 
 
-def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    image = sitk.ReadImage(path)
-    if image.GetNumberOfComponentsPerPixel() != 1:
-        count = image.GetNumberOfComponentsPerPixel()
-        raise InputError(f"{path}: has {count} numbers per voxel; expected one")
-    _three(path, image.GetSize())
+def _read_itk(path: Path, ending: str) -> tuple[np.ndarray, np.ndarray]:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(path)
+    reader.ReadImageInformation()
+    if reader.GetNumberOfComponents() != 1:
+        raise InputError(f"{path}: has {reader.GetNumberOfComponents()} numbers per voxel; expected one")
+    _three(path, reader.GetSize())
+    itemsize = sitk.Image([1, 1], reader.GetPixelID()).GetSizeOfPixelComponent()
+    check_stored(path, reader.GetSize(), itemsize, (stored_mha if ending == ".mha" else stored_nrrd)(path))
+    image = reader.Execute()
     if image.GetDimension() == 4:
         image = image[..., 0]
     spacing, direction = np.array(image.GetSpacing()), np.array(image.GetDirection()).reshape(3, 3)
@@ -159,7 +173,7 @@ def _three(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
     squeezed = tuple(shape)
     while len(squeezed) > 3 and squeezed[-1] == 1:
         squeezed = squeezed[:-1]
-    if len(squeezed) != 3 or 0 in squeezed:
+    if len(squeezed) != 3 or min(squeezed) < 1:
         raise InputError(f"{path}: has the shape {tuple(shape)}; expected a 3D volume")
     return squeezed
 
@@ -200,10 +214,7 @@ def _reason(error: Exception) -> str:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """What ITK and nibabel find odd in a file stays off stderr: either we refuse it, or it does not matter.
-
-    Only ITK's reader of MetaImage still tells of a truncated file by itself.
-    """
+    """What ITK and nibabel find odd in a file stays off stderr: either we refuse it, or it does not matter."""
     shown = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:

@@ -22,7 +22,7 @@ from lightning_dice.data.labels import NUM_CLASSES
 from lightning_dice.data.volumes import LabelledScan, Preparation, Volume, prepare_volume, read_case, spacing_mm, to_ras
 from lightning_dice.files import replacing
 
-FORMAT = 2  # raise it when arrays or findings of the same files and settings change
+FORMAT = 3  # raise it when arrays or findings of the same files and settings change
 
 
 @dataclass(frozen=True)

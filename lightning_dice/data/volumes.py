@@ -17,12 +17,12 @@ from lightning_dice.data.integrity import (
     Finding,
     check_grid,
     check_image,
-    check_organs,
     check_values,
     content_hash,
     unreadable,
 )
 from lightning_dice.data.labels import BACKGROUND
+from lightning_dice.data.organs import check_organs
 from lightning_dice.data.scans import Scan, read_scan
 from lightning_dice.errors import InputError
 

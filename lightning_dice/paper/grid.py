@@ -11,9 +11,10 @@ import pandas as pd
 
 from lightning_dice.data.labels import NAMES
 from lightning_dice.errors import InputError
+from lightning_dice.naming import OUR_LOSS, flat, setting_text
 from lightning_dice.paper.published import LOSS_SETTINGS, ROWS, TABLE1, WEIGHTINGS
-from lightning_dice.paper.stored import OUR_LOSS, StoredRun, read_run
-from lightning_dice.runs import Run, _flat
+from lightning_dice.paper.stored import StoredRun, read_run
+from lightning_dice.runs import Run
 
 FOLDER = re.compile(r"loss=([^,]+),lr=([^,]+),seed=(\d+)((?:,[^,=]+=.*?)??)(?:,rerun=(\d+))?")
 SETTING = re.compile(r",(?=[^,=\[\]]+=)")  # before KEY=VALUE; a value may be a list with commas
@@ -65,7 +66,7 @@ class Cell:
     @property
     def setting(self) -> str:
         """Learning rate and further settings, as text."""
-        rate = f"{self.lr:g}" if float(f"{self.lr:g}") == self.lr else repr(self.lr)
+        rate = setting_text(self.lr)
         return ", ".join([rate, self.variant] if self.variant else [rate])
 
     @property
@@ -179,7 +180,7 @@ def differing(a: StoredRun, b: StoredRun, ignored: Sequence[str] = ()) -> list[s
     Those ignored, and what stands below them, are passed by. A seed of the data that follows the run's own, as it does
     unless it is set, is no difference.
     """
-    ours, theirs = _flat(a.config), _flat(b.config)
+    ours, theirs = flat(a.config), flat(b.config)
     texts = []
     for key in sorted(ours.keys() | theirs.keys()):
         one, other = ours.get(key, ABSENT), theirs.get(key, ABSENT)
@@ -218,16 +219,16 @@ def _cell(key: tuple[str, float, str], runs: Sequence[StoredRun], broken: Sequen
 
 def _variant(name: FolderName, run: StoredRun) -> tuple[list[str], list[str]]:
     """KEY=VALUE of the settings beyond loss, rate and seed, and in which points the folder's name is not true."""
-    settings = _flat(run.config)
+    settings = flat(run.config)
     told = dict(part.split("=", 1) for part in name.variant)
     variant = []
     lies = [f"loss={run.loss}"] if run.loss != name.loss else []
     lies += [f"lr={run.lr:g}"] if f"{run.lr:g}" != f"{name.lr:g}" else []
     lies += [f"seed={run.seed}"] if run.seed != name.seed else []
     for key, text in told.items():
-        is_true = key == DIGEST or _same(text, settings.get(key, ABSENT))
-        variant.append(f"{key}={text if is_true else settings.get(key, ABSENT)}")
-        lies += [] if is_true else [variant[-1]]
+        said = text if key == DIGEST else setting_text(settings.get(key, ABSENT))
+        variant.append(f"{key}={said}")
+        lies += [] if _same(text, said) else [variant[-1]]
     if run.config["loss"]["_target_"] == OUR_LOSS and DIGEST not in told:
         untold = _untold_loss_settings(run.config["loss"], told)
         variant, lies = variant + untold, lies + untold
@@ -236,19 +237,18 @@ def _variant(name: FolderName, run: StoredRun) -> tuple[list[str], list[str]]:
 
 def _untold_loss_settings(loss: Mapping[str, Any], told: Mapping[str, str]) -> list[str]:
     """What makes the loss another one than the paper's, whatever the preset says."""
-    values = {f"loss.{key}": loss.get(key, usual) for key, usual in LOSS_SETTINGS.items()}
-    usual = {f"loss.{key}": value for key, value in LOSS_SETTINGS.items()}
-    return [f"{key}={value}" for key, value in values.items() if key not in told and value != usual[key]]
+    return [
+        f"loss.{key}={setting_text(loss[key])}"
+        for key, usual in LOSS_SETTINGS.items()
+        if f"loss.{key}" not in told and loss.get(key, usual) != usual
+    ]
 
 
-def _same(text: str, value: Any) -> bool:
-    """Whether a folder's name, which leaves out what file systems mind, says a setting's value."""
-    value = {None: "null", True: "true", False: "false"}[value] if isinstance(value, bool | None) else str(value)
+def _same(text: str, other: str) -> bool:
     try:
-        return float(text) == float(value)
+        return text == other or float(text) == float(other)
     except ValueError:
-        plain, own = (re.sub(r"[^\w.-]|_", "", said) for said in (text, value))
-        return plain == own
+        return False
 
 
 def _one_line(text: str) -> str:

@@ -13,9 +13,9 @@ import pandas as pd
 
 from lightning_dice.data.labels import NAMES
 from lightning_dice.errors import InputError
+from lightning_dice.naming import OUR_LOSS, loss_name
 from lightning_dice.runs import METRIC_COLUMNS, SCORE_COLUMNS, Run, read_config
 
-OUR_LOSS = "lightning_dice.loss.DiceLoss"
 TEXTS = ("case", "name")  # columns of scores.csv that are no numbers
 HIGHEST = {"dice": 1.0, "jaccard": 1.0, "hd95_mm": math.inf, "surface_dice": 1.0}  # from 0
 NEEDED = {"seed": int, "loss._target_": str, "optim.lr": (int, float), "trainer.max_steps": int}  # of config.yaml
@@ -46,8 +46,7 @@ class StoredRun:
     @property
     def loss(self) -> str:
         """The weighting of the package's own loss; another loss goes by its class."""
-        loss = self.config["loss"]
-        return loss["weighting"] if loss["_target_"] == OUR_LOSS else loss["_target_"]
+        return loss_name(self.config)
 
     @property
     def lr(self) -> float:
@@ -103,10 +102,6 @@ def _config(run: Run) -> dict[str, Any]:
         config = read_config(run)
     except InputError as error:
         raise _broken(run.config, str(error).removeprefix(f"{run.config}: ")) from None
-    except Exception as error:  # the YAML reader's, OmegaConf's, or the system's
-        raise _broken(run.config, f"cannot be read ({error})") from None
-    if not config:
-        raise _broken(run.config, "empty")
     for key, kind in NEEDED.items():
         value = _at(config, key)
         if value is None:

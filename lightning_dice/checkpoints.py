@@ -1,0 +1,138 @@
+"""Checkpoint files: written so that none is ever half there, read without executing code, found again after a kill."""
+
+import io
+import os
+import pickle
+import signal
+import threading
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins import TorchCheckpointIO
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+from lightning_dice.errors import InputError, Interrupted
+from lightning_dice.files import replacing
+from lightning_dice.runs import Run
+
+CHECKPOINT_EVERY = 60.0  # seconds, what a kill can cost; a checkpoint of the paper's network is 230 MB
+
+
+class CheckpointFiles(TorchCheckpointIO):
+    """Writes a run's checkpoints beside their targets and renames them; keeps the last one as the previous one."""
+
+    def __init__(self, run: Run):
+        self.run = run
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Path | str, storage_options: Any = None) -> None:
+        buffer = io.BytesIO()  # torch's own writer does not say that a disk is full
+        torch.save(checkpoint, buffer)
+        path = Path(path)
+        with replacing(path) as temporary:
+            with open(temporary, "wb") as file:
+                file.write(buffer.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+            if path == self.run.last and path.is_file():
+                os.replace(path, self.run.previous)
+
+
+class LastCheckpoint(Checkpoint):
+    """Saves the run's last checkpoint between two iterations, once a minute and at the end.
+
+    Before an iteration begins, the points of the curves, the validation and the best checkpoint of the one before are
+    written: what is in the checkpoint and what is in the other files agree, and a resumed run repeats nothing.
+
+    Ctrl-C lets the iteration end, with its validation if it has one, saves, and raises `Interrupted`; a second one
+    ends at once, and the run goes on from the checkpoint before. SIGTERM, which a cluster sends before it takes a
+    machine away, is Lightning's: it ends after the iteration too, and is saved here.
+    """
+
+    def __init__(self, run: Run):
+        self.run = run
+        self._asked_to_stop = False
+        self._handler: Any = None
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._saved = time.monotonic()
+        if threading.current_thread() is threading.main_thread():
+            self._handler = signal.signal(signal.SIGINT, self._ask_to_stop)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        if batch_idx % trainer.accumulate_grad_batches:
+            return  # in the middle of an iteration
+        if self._asked_to_stop or time.monotonic() - self._saved >= CHECKPOINT_EVERY:
+            self._save(trainer)
+        if self._asked_to_stop:
+            raise Interrupted(f"stopped after step {trainer.global_step} of {trainer.max_steps}")
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._save(trainer)
+        self._give_back()
+        if self._asked_to_stop:
+            raise Interrupted("stopped after the training, before the test")
+
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+        self._give_back()
+        batches = trainer.fit_loop.epoch_loop.batch_idx + 1
+        if isinstance(exception, SIGTERMException) and batches % trainer.accumulate_grad_batches == 0:
+            self._save(trainer)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        if trainer.global_step:
+            trainer.save_checkpoint(self.run.last)
+        self._saved = time.monotonic()
+
+    def _ask_to_stop(self, *_: Any) -> None:
+        self._asked_to_stop = True
+        self._give_back()
+        print("\nstopping after this iteration; Ctrl-C again stops at once", flush=True)
+
+    def _give_back(self) -> None:
+        if self._handler is not None:
+            signal.signal(signal.SIGINT, self._handler)
+            self._handler = None
+
+
+def find_checkpoint(run: Run) -> int:
+    """The step of the last checkpoint; 0 without one. Where it cannot be read, the one before takes its place, and a
+    line says so."""
+    for path in (run.last, run.previous):
+        if path.is_file():
+            try:
+                step = int(read_checkpoint(path)["global_step"])
+            except (InputError, KeyError, TypeError, ValueError) as error:
+                reason = str(error) if isinstance(error, InputError) else f"{path}: not a checkpoint of a training"
+                print(f"{reason}; it is passed over")
+                path.unlink()
+            else:
+                os.replace(path, run.last)
+                return step
+    return 0
+
+
+def read_checkpoint(path: Path | str) -> dict[str, Any]:
+    """Load a checkpoint onto the CPU without executing code.
+
+    Raises:
+        InputError: no such file, not a checkpoint, or one that holds more than plain types and tensors.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; expected a checkpoint, such as RUN/checkpoints/last.ckpt") from None
+    except pickle.UnpicklingError:  # its text says how to switch the protection off
+        reason = "it holds other objects than tensors and plain types, which could run code when they are loaded"
+        if not zipfile.is_zipfile(path):
+            reason = "it is damaged"
+        raise InputError(
+            f"{path}: not a readable checkpoint ({reason}); expected what lightning_dice.train wrote"
+        ) from None
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, AttributeError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise InputError(f"{path}: not a readable checkpoint ({reason}); it is damaged or of another program") from None

@@ -1,0 +1,107 @@
+"""The name of a run: its weighting, learning rate and seed, and whatever else differs from its preset."""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from lightning_dice.settings import config_folder
+
+OUR_LOSS = "lightning_dice.loss.DiceLoss"
+# Where files lie and what they are computed on is not part of what a run is; everything else is.
+NOT_PART_OF_A_RUN = (
+    "output_dir", "cache", "rerun", "preset", "data.root", "data.store", "data.num_workers", "data.on_error",
+    "trainer.accelerator", "trainer.devices", "trainer.enable_progress_bar",
+)  # fmt: skip
+# The folders above a run's, and the first part of its own name, say these.
+SAID_ELSEWHERE = ("name", "data.name", "loss._target_", "loss.weighting", "optim.lr", "seed")
+LONGEST = 200  # bytes of a folder's name; file systems take 255, and a rerun adds to it
+
+
+def loss_name(config: dict[str, Any]) -> str:
+    """The weighting of the package's own loss; any other goes by its class."""
+    target = config["loss"]["_target_"]
+    return config["loss"]["weighting"] if target == OUR_LOSS else target
+
+
+def run_folder(config: dict[str, Any]) -> Path:
+    """`OUTPUT_DIR/DATA/NAME/loss=…,lr=…,seed=…`, and a `,KEY=VALUE` for each setting that differs from the preset."""
+    parts = [
+        f"loss={loss_name(config)}",
+        f"lr={_number(config['optim']['lr'])}",
+        f"seed={config['seed']}",
+        *_variant(config),
+    ]
+    name = ",".join(parts)
+    if len(name.encode()) > LONGEST:
+        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+        name = ",".join([*parts[:3], f"settings={digest}"])
+    return Path(config["output_dir"]).expanduser() / str(config["data"]["name"]) / str(config["name"]) / name
+
+
+def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted keys to values, without those that are not part of a run."""
+    found = {}
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            found |= flat(value, f"{prefix}{key}.")
+        elif prefix + key not in NOT_PART_OF_A_RUN:
+            found[prefix + key] = value
+    return found
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What differs between two runs' configurations, a text per setting."""
+    old, new = flat(old), flat(new)
+    return [
+        f"{key}: {old.get(key, 'absent')} there, {new.get(key, 'absent')} here"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key, "absent") != new.get(key, "absent")
+    ]
+
+
+def setting_text(value: Any) -> str:
+    """As it would be typed, but for what a folder's name should not hold."""
+    if isinstance(value, list):
+        return f"[{','.join(map(setting_text, value))}]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return _number(value) if isinstance(value, int | float) else re.sub(r"[^\w.+\[\]-]", "_", str(value))
+
+
+def _variant(config: dict[str, Any]) -> list[str]:
+    """KEY=VALUE of each setting that is not the preset's."""
+    preset, own = flat(_preset(config)), flat(config)
+    told = [key for key in own if key not in SAID_ELSEWHERE and own[key] != preset.get(key, "absent")]
+    return [f"{key}={setting_text(own[key])}" for key in sorted(told)]
+
+
+def _preset(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of the experiment file that this one began with, for its data set, loss and seed."""
+    conf, data, loss = config_folder(), str(config["data"]["name"]), loss_name(config)
+    is_ours, is_shipped = config["loss"]["_target_"] == OUR_LOSS, (conf / "data" / f"{data}.yaml").is_file()
+    overrides = [f"experiment={config['preset']}", f"data={data if is_shipped else 'nnunet'}", f"seed={config['seed']}"]
+    if is_ours:
+        overrides.append(f"loss={loss}")
+    if GlobalHydra.instance().is_initialized():
+        composed = compose("train", overrides)
+    else:
+        with initialize_config_dir(str(conf), version_base="1.3"):
+            composed = compose("train", overrides)
+    phantoms = composed.phantoms
+    composed.phantoms = config["phantoms"]  # which the layout takes over
+    preset = OmegaConf.to_container(composed, resolve=True) | {"phantoms": phantoms}
+    if not is_ours:
+        preset["loss"] = {}
+    if not is_shipped:  # the layout belongs to the data set, which a folder is named after
+        preset["data"]["layout"] = config["data"]["layout"]
+    return preset
+
+
+def _number(value: int | float) -> str:
+    """As short as it can be without another number getting the same text."""
+    return f"{value:g}" if float(f"{value:g}") == value else repr(value)

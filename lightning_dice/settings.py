@@ -1,0 +1,266 @@
+"""What each command may be told: names, types and ranges of its settings, checked before anything is written.
+
+Objects that a user may exchange (loss, network, optimiser, layout, transform) keep their own arguments to themselves:
+what they are called with is checked by their constructors.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lightning_dice.errors import InputError
+
+PACKAGE = Path(__file__).resolve().parent
+SEEDS = 2**32 - 1  # the highest that numpy takes
+MOST_TOLD = 60  # characters of a wrong value
+
+# Descriptions finish the sentence "expected …".
+Count = Annotated[int, Field(strict=True, ge=1, description="an integer from 1")]
+CountOrZero = Annotated[int, Field(strict=True, ge=0, description="an integer from 0")]
+Seed = Annotated[int, Field(strict=True, ge=0, le=SEEDS, description=f"an integer from 0 to {SEEDS}")]
+Switch = Annotated[bool, Field(strict=True, description="true or false")]
+Text = Annotated[str, Field(min_length=1, description="a text")]
+Target = Annotated[str, Field(alias="_target_", min_length=1, description="the dotted name of a class")]
+Share = Annotated[float, Field(strict=True, ge=0, lt=1, description="a share from 0 to below 1, such as 0.1")]
+Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False, description="a finite number above 0")]
+Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Spacing = Annotated[float, Field(strict=True, ge=0.1, le=100)]
+PathPart = Annotated[str, Field(pattern=r"^\w[\w .+=,@()-]*$", max_length=100)]
+Name = Annotated[
+    PathPart | CountOrZero,
+    Field(
+        description="a folder's name: up to 100 letters, digits, blanks and . + - = , @ ( ), a letter or digit first"
+    ),
+]
+Checkpoint = Annotated[Literal["last", "best"], Field(description="last or best")]
+
+
+class Settings(BaseModel):
+    """A group of settings, closed to others."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class OpenSettings(BaseModel):
+    """The arguments of an object that a user may exchange."""
+
+    model_config = ConfigDict(extra="allow")
+
+    target: Target
+
+
+class Optimizer(OpenSettings):
+    partial: Annotated[Literal[True], Field(alias="_partial_", description="true: the parameters come later")]
+    lr: Positive
+
+
+class LayoutSettings(OpenSettings):
+    """What the package's own layouts take; one of the user's may take more."""
+
+    partial: Annotated[Literal[True], Field(alias="_partial_", description="true: the folder comes later")]
+    images: Text | None = None
+    labels: Text | None = None
+    ids: Annotated[
+        dict[str, int | list[int]] | None, Field(strict=True, description="values by class: {liver: 3, spleen: [7, 8]}")
+    ] = None
+    highest: Annotated[Count | None, Field(description="an integer from 1")] = None
+    split: Switch = False
+    cases: Annotated[Count | None, Field(description="an integer from 1")] = None
+    seed: Seed = 0
+
+
+class PreparationSettings(Settings):
+    target: Target
+    factor: Annotated[Count | None, Field(description="an integer from 1, or null")]
+    spacing_mm: Annotated[
+        Spacing | Annotated[list[Spacing], Field(min_length=3, max_length=3)] | None,
+        Field(description="a length from 0.1 to 100 mm, three of them, or null"),
+    ]
+    window_hu: Annotated[
+        list[Finite], Field(min_length=2, max_length=2, description="[low, high] in HU, such as [-500, 500]")
+    ]
+    smooth: Switch
+
+
+class DataSettings(Settings):
+    target: Target
+    name: Name
+    layout: LayoutSettings
+    root: Text
+    store: Text
+    preparation: PreparationSettings
+    labels: Annotated[str | list[str], Field(description="present, all, or a list such as [liver,spleen]")] = "present"
+    test: Share
+    validation: Share
+    split_seed: Seed
+    exclude: Annotated[list[str | int], Field(description="a list of case ids")] = []
+    on_error: Annotated[Literal["stop", "skip"], Field(description="stop or skip")] = "stop"
+    patch_size: Annotated[
+        Count | Annotated[list[Count], Field(min_length=3, max_length=3)],
+        Field(description="an integer from 1, or three of them"),
+    ]
+    batch_size: Count
+    samples_per_volume: Count
+    transform: dict[str, Any] | None
+    num_workers: CountOrZero
+    seed: Seed
+
+
+class TrainerSettings(Settings):
+    """Arguments of Lightning's Trainer that keep what a run promises. Others would be ignored or break it: those that
+    stop early or leave out cases make another table, and a run on several devices would repeat and lose cases."""
+
+    target: Target
+    max_steps: Count
+    accelerator: Text
+    devices: Annotated[
+        Literal[1] | Annotated[list[CountOrZero], Field(min_length=1, max_length=1)],
+        Field(description="1, or a GPU by its index such as [0]: a run works on one device, a grid on several"),
+    ]
+    benchmark: Switch
+    precision: Annotated[str | int, Field(description="auto or one of Lightning's, such as 32-true")]
+    log_every_n_steps: Count
+    val_check_interval: Count
+    num_sanity_val_steps: CountOrZero
+    enable_progress_bar: Switch
+    accumulate_grad_batches: Count = 1
+    gradient_clip_val: Annotated[Positive | None, Field(description="a finite number above 0, or null")] = None
+    gradient_clip_algorithm: Annotated[Literal["norm", "value"], Field(description="norm or value")] = "norm"
+    deterministic: Annotated[Switch | Literal["warn"], Field(description="true, false or warn")] = False
+    detect_anomaly: Switch = False
+    callbacks: Annotated[list[dict[str, Any]], Field(description="a list of objects by their _target_")] = []
+
+
+class PrepareSettings(Settings):
+    cache: Text
+    phantoms: Count
+    data: DataSettings
+    check: Switch
+
+
+class TrainSettings(Settings):
+    cache: Text
+    phantoms: Count
+    preset: Name
+    name: Name
+    seed: Seed
+    data: DataSettings
+    network: OpenSettings
+    loss: OpenSettings
+    optim: Optimizer
+    trainer: TrainerSettings
+    overlap: Share
+    compile: Switch
+    output_dir: Text
+    rerun: Switch
+
+
+class BenchmarkSettings(TrainSettings):
+    steps: Count
+    rounds: Count
+    compare: Switch
+    output: Text | None
+
+
+class EvaluateSettings(Settings):
+    cache: Text
+    phantoms: Count
+    run: Text
+    checkpoint: Checkpoint
+    overlap: Annotated[Share | None, Field(description="a share from 0 to below 1, or null")]
+    trust: Switch
+    data: DataSettings | None = None
+    trainer: TrainerSettings
+
+
+class PredictSettings(Settings):
+    run: Text
+    input: Text
+    output: Text
+    series: Annotated[str | None, Field(description="a Series Instance UID, or null")]
+    ending: Text
+    checkpoint: Checkpoint
+    overlap: Share
+    mirror: Switch
+    probabilities: Switch
+    overlay: Switch
+    dicom_seg: Switch
+    memory_limit_gb: Positive
+    accelerator: Text
+    precision: Annotated[str | int, Field(description="auto or one of Lightning's, such as 32-true")]
+
+
+class ReportSettings(Settings):
+    sweep: Text
+    output: Text
+
+
+def config_folder() -> Path:
+    """Where the YAML files are: inside an installed package, beside it in a checkout."""
+    inside = PACKAGE / "conf"
+    return inside if inside.is_dir() else PACKAGE.parent / "conf"
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """Everything resolved, as plain types."""
+    return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+
+
+def checked(config: DictConfig, kind: type[BaseModel]) -> dict[str, Any]:
+    """The settings as plain types, after checking them.
+
+    Raises:
+        InputError: settings that the command does not know, or values that cannot be; all of them, a line each.
+    """
+    settings = plain(config)
+    check(settings, kind)
+    return settings
+
+
+def check(settings: dict[str, Any], kind: type[BaseModel], group: str = "") -> None:
+    """Check settings that are plain types already; `group` is what stands before their names, with its dot.
+
+    Raises:
+        InputError: as `checked`.
+    """
+    try:
+        kind.model_validate(settings)
+    except ValidationError as error:
+        lines = [_line(kind, settings, problem["loc"], group) for problem in error.errors()]
+        # A value that a setting takes over from one of the same name, as data.seed does, is told once.
+        told = {line.partition(":")[0].rpartition(".")[2]: line for line in reversed(lines)}
+        raise InputError("\n".join(reversed(told.values()))) from None
+
+
+def _line(kind: type[BaseModel], settings: dict[str, Any], place: tuple[int | str, ...], group: str) -> str:
+    """One line about a setting, whichever part of its value pydantic minds."""
+    value: Any = settings
+    for depth, name in enumerate(place, start=1):
+        dotted = group + ".".join(map(str, place[:depth]))
+        fields = {field.alias or name: field for name, field in kind.model_fields.items()}
+        if name not in fields:
+            known = ", ".join(fields)
+            return f"{dotted}: no such setting; expected one of {known}"
+        value, field = value.get(name, "not given") if isinstance(value, dict) else value, fields[name]
+        inner = next(iter(_models(field.annotation)), None)
+        if inner is None or not isinstance(value, dict):
+            break
+        kind = inner
+    return f"{dotted}={_told(value)}: expected {field.description or 'a group of settings'}"
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models that a field may hold."""
+    for part in (annotation, *getattr(annotation, "__args__", ())):
+        if isinstance(part, type) and issubclass(part, BaseModel):
+            yield part
+
+
+def _told(value: Any) -> str:
+    """As it would be typed."""
+    words = {None: "null", True: "true", False: "false"}
+    text = words[value] if value is None or isinstance(value, bool) else str(value)
+    return text if len(text) <= MOST_TOLD else text[:MOST_TOLD] + "…"

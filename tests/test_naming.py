@@ -1,0 +1,103 @@
+"""A run's name says what differs from the paper's cell."""
+
+import subprocess
+import sys
+
+import pytest
+
+from lightning_dice.naming import run_folder
+from lightning_dice.settings import config_folder, plain
+from tests.test_config import composed
+
+CELL = "loss=simple,lr=0.01,seed=0"
+
+
+def name(*overrides):
+    return run_folder(plain(composed("train", "loss=simple", "optim.lr=0.01", *overrides))).name
+
+
+def test_a_run_stands_below_its_data_set_and_its_experiment():
+    config = plain(composed("train", "loss=simple", "optim.lr=0.01", "seed=3", "output_dir=there"))
+    assert str(run_folder(config)) == "there/phantom/paper/loss=simple,lr=0.01,seed=3"
+
+
+@pytest.mark.parametrize("preset", [path.stem for path in sorted((config_folder() / "experiment").glob("*.yaml"))])
+@pytest.mark.parametrize("data", ["phantom", "btcv", "totalsegmentator"])
+def test_what_an_experiment_sets_is_said_by_its_name(preset, data):
+    assert name(f"experiment={preset}", f"data={data}", "data.root=x", "seed=0") == CELL
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("loss.smooth=1", "loss.smooth=1"),
+        ("loss.smooth=1.0", "loss.smooth=1"),
+        ("loss.pool=sample", "loss.pool=sample"),
+        ("loss.normalize=mean", "loss.normalize=mean"),
+        ("optim.eps=1e-12", "optim.eps=1e-12"),
+        ("optim.betas=[0.8,0.999]", "optim.betas=[0.8,0.999]"),
+        ("optim._target_=torch.optim.NAdam", "optim._target_=torch.optim.NAdam"),
+        ("+optim.amsgrad=true", "optim.amsgrad=true"),
+        ("network.base_channels=16", "network.base_channels=16"),
+        ("data.patch_size=[32,64,64]", "data.patch_size=[32,64,64]"),
+        ("data.preparation.window_hu=[-160,240]", "data.preparation.window_hu=[-160,240]"),
+        ("data.seed=7", "data.seed=7"),
+        ("phantoms=12", "phantoms=12"),
+        ("overlap=0.5", "overlap=0.5"),
+        ("+trainer.gradient_clip_val=1", "trainer.gradient_clip_val=1"),
+    ],
+)
+def test_what_differs_is_told(override, told):
+    assert name(override) == f"{CELL},{told}"
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["data.num_workers=8", "trainer.devices=[0]", "trainer.accelerator=cpu", "cache=elsewhere", "data.on_error=skip"],
+)
+def test_where_and_on_what_a_run_is_computed_is_not_told(override):
+    assert name(override) == CELL
+
+
+def test_a_data_set_under_a_name_of_its_own_differs_from_the_paper_where_it_does():
+    assert name("data=nnunet", "data.root=x", "data.name=mine") == CELL
+    own = ["data.name=mine", "data.layout.images=i/*", "data.layout.labels=l/*", "data.layout.ids={liver:1}"]
+    differing = "data.preparation.factor=null,data.preparation.spacing_mm=3"
+    assert name("data=files", "data.root=x", *own) == f"{CELL},{differing}"
+
+
+def test_a_loss_of_the_users_own_goes_by_its_class_and_its_settings():
+    config = plain(composed("train"))
+    config["loss"] = {"_target_": "my.module.MyLoss", "gamma": 2, "reduction": "mean"}
+    told = "loss=my.module.MyLoss,lr=0.001,seed=0,loss.gamma=2,loss.reduction=mean"
+    assert run_folder(config).name == told
+
+
+def test_close_rates_have_names_of_their_own():
+    names = {name(f"optim.lr={lr}") for lr in ("0.0012345678", "0.00123456", "1e-5", "0.1")}
+    assert {"loss=simple,lr=1e-05,seed=0", "loss=simple,lr=0.1,seed=0"} < names
+    assert len(names) == 4
+
+
+def test_many_settings_are_told_by_a_short_hash():
+    many = [f"data.exclude=[{','.join(f'patient_{i}' for i in range(count))}]" for count in (40, 41)]
+    names = [name(override) for override in many]
+    assert all(found.startswith(f"{CELL},settings=") and len(found) < 60 for found in names)
+    assert len(set(names)) == 2
+
+
+def test_a_name_stays_within_its_folder():
+    assert "/" not in name("+optim.x='../../y'").replace(CELL, "")
+
+
+def test_a_command_tells_what_differs_too(tmp_path):
+    """Within Hydra's own application the preset is composed in another way."""
+    code = """
+from lightning_dice.cli import command
+from lightning_dice.naming import run_folder
+from lightning_dice.settings import plain
+command("train")(lambda config: print(run_folder(plain(config))))()
+"""
+    asked = [sys.executable, "-c", code, "experiment=demo", "name=mine", "loss=square", "loss.smooth=1"]
+    said = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=100).stdout
+    assert said == "runs/phantom/mine/loss=square,lr=0.001,seed=1,loss.smooth=1\n"
