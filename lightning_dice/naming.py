@@ -64,11 +64,20 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     ]
 
 
+def setting_text(value: Any) -> str:
+    """As it would be typed, but for what a folder's name should not hold."""
+    if isinstance(value, list):
+        return f"[{','.join(map(setting_text, value))}]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return _number(value) if isinstance(value, int | float) else re.sub(r"[^\w.+\[\]-]", "_", str(value))
+
+
 def _variant(config: dict[str, Any]) -> list[str]:
     """KEY=VALUE of each setting that is not the preset's."""
     preset, own = flat(_preset(config)), flat(config)
     told = [key for key in own if key not in SAID_ELSEWHERE and own[key] != preset.get(key, "absent")]
-    return [f"{key}={_text(own[key])}" for key in sorted(told)]
+    return [f"{key}={setting_text(own[key])}" for key in sorted(told)]
 
 
 def _preset(config: dict[str, Any]) -> dict[str, Any]:
@@ -96,12 +105,3 @@ def _preset(config: dict[str, Any]) -> dict[str, Any]:
 def _number(value: int | float) -> str:
     """As short as it can be without another number getting the same text."""
     return f"{value:g}" if float(f"{value:g}") == value else repr(value)
-
-
-def _text(value: Any) -> str:
-    """As it would be typed, but for what a folder's name should not hold."""
-    if isinstance(value, list):
-        return f"[{','.join(map(_text, value))}]"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return _number(value) if isinstance(value, int | float) else re.sub(r"[^\w.+\[\]-]", "_", str(value))

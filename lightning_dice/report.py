@@ -9,30 +9,35 @@ from lightning_dice.cli import command
 from lightning_dice.files import replacing
 from lightning_dice.paper.figure1 import grid_curves
 from lightning_dice.paper.grid import Cell, read_grid
-from lightning_dice.paper.observations import observe, published_means
+from lightning_dice.paper.observations import observe, observe_printed
 from lightning_dice.paper.page import page_html, worst_cases
 from lightning_dice.paper.published import NOTES, WEIGHTINGS
+from lightning_dice.paper.remarks import remarks_on
 from lightning_dice.paper.segmentations import picture, typical_case, weighting_figure
 from lightning_dice.paper.slices import Pictured
-from lightning_dice.paper.statistics import compare_cells, ranking, smallest_p
+from lightning_dice.paper.statistics import compare_cells, ranking
 from lightning_dice.paper.surfaces import has_off_screen_gl
 from lightning_dice.paper.table1 import grid_table, latex_table, markdown_table
 from lightning_dice.runs import write_table
+
+WIDEST = 60_000  # pixels that matplotlib can draw side by side
 
 
 def report(config: DictConfig) -> Path:
     """Write table, statistics, figures and page of a grid to `output`, from files alone.
 
     Raises:
-        InputError: no run in the folder.
+        InputError: no run in the folder that can be read.
     """
-    cells = read_grid(config.sweep)
+    grid = read_grid(config.sweep)
+    cells = grid.cells
     folder = Path(config.output).expanduser()
     table, pairs = grid_table(cells), compare_cells(cells)
-    means = {(row.loss, row.lr): row.dice for row in table[table["row"] == "AVG"].itertuples()}
-    observations = list(zip(observe(means), observe(published_means()), strict=True))
+    observations = list(zip(observe(cells), observe_printed(), strict=True))
     pictures, missing = _pictures(cells)
-    remarks = [*_remarks(cells), *missing]
+    remarks = [*remarks_on(grid, pairs), *missing]
+    if pictures and not has_off_screen_gl():
+        remarks.append("Surfaces are drawn by matplotlib, because PyVista has no off-screen GL on this machine.")
 
     _write(folder / "table1.md", markdown_table(table, [*remarks, *NOTES]))
     _write(folder / "table1.tex", latex_table(table))
@@ -41,10 +46,10 @@ def report(config: DictConfig) -> Path:
     figure = grid_curves(cells)
     for ending in ("png", "svg"):
         with replacing(folder / f"figure1.{ending}") as path:
-            figure.savefig(path, dpi=200)
+            figure.savefig(path, dpi=min(200, WIDEST // figure.get_figwidth()))
     typical = pictures.get(typical_case(cells), {})
     for number, loss in enumerate(WEIGHTINGS, start=2):
-        shown = {cell.name: typical[cell.name] for cell in cells if cell.loss == loss and cell.name in typical}
+        shown = {cell.setting: typical[cell.name] for cell in cells if cell.loss == loss and cell.name in typical}
         if shown:
             with replacing(folder / f"figure{number}.png") as path:
                 weighting_figure(loss, shown).savefig(path, dpi=200)
@@ -63,37 +68,16 @@ def _pictures(cells: Sequence[Cell]) -> tuple[dict[str, dict[str, Pictured]], li
     """By case and cell, those that figures and page show: a typical case and each cell's worst; and what is missing."""
     wanted = [typical_case(cells), *(case for cases in worst_cases(cells).values() for case in cases)]
     pictures: dict[str, dict[str, Pictured]] = {}
-    missing: dict[str, str] = {}  # a line per cell
+    missing: dict[tuple[str, str], list[str]] = {}  # cases by cell and reason
     for case in dict.fromkeys(case for case in wanted if case):
         for cell in cells:
             if cell.finished and case in set(cell.scores["case"]):
                 found = picture(cell, case)
                 if isinstance(found, str):
-                    missing.setdefault(cell.name, f"{cell.name}: no pictures of {case} and maybe others ({found})")
+                    missing.setdefault((cell.name, found), []).append(case)
                 else:
                     pictures.setdefault(case, {})[cell.name] = found
-    return pictures, list(missing.values())
-
-
-def _remarks(cells: Sequence[Cell]) -> list[str]:
-    """What a reader must know before believing a number."""
-    remarks = [f"{cell.name}: {cell.states}" for cell in cells if len(cell.finished) < max(1, len(cell.runs))]
-    finished = [cell for cell in cells if cell.finished]
-    cases = {cell.name: frozenset(cell.scores["case"]) for cell in finished}
-    if len(set(cases.values())) > 1:
-        remarks.append("The cells were tested on different cases; comparisons use those that a pair has in common.")
-    if cases:
-        count = min(map(len, cases.values()))
-        remarks.append(
-            f"{count} test cases: no signed-rank test of so many can give a p below {smallest_p(count):.3g}, "
-            "and Holm's correction only raises it."
-        )
-    seeds = {cell.name: len(cell.finished) for cell in finished}
-    if seeds and max(seeds.values()) > 1:
-        remarks.append("Scores are means over seeds: " + ", ".join(f"{name} {n}" for name, n in seeds.items()) + ".")
-    if cases and not has_off_screen_gl():
-        remarks.append("Surfaces are drawn by matplotlib, because PyVista has no off-screen GL on this machine.")
-    return remarks
+    return pictures, [f"{name}: no picture of {', '.join(own)} ({why})" for (name, why), own in missing.items()]
 
 
 def _write(file: Path, text: str) -> None:

@@ -2,31 +2,59 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 
 from lightning_dice.data.labels import NAMES
+from lightning_dice.naming import setting_text
 from lightning_dice.runs import METRIC_COLUMNS, SCORE_COLUMNS, Run
 from tests.conftest import tiny_case, write_nifti
 
 SPACING = np.diag([3.0, 3.0, 3.0, 1.0])
 
 
-def write_run(sweep: Path, loss: str, lr: float, dice: dict[str, list[float]] | None, seed: int = 0) -> Run:
-    """A run with the Dice per class of each test case, finished; with None instead, an unfinished one at step 20."""
-    run = Run(sweep / f"loss={loss},lr={lr:g},seed={seed}")
+def write_run(
+    sweep: Path,
+    loss: str,
+    lr: float,
+    dice: dict[str, list[float]] | None,
+    seed: int = 0,
+    settings: dict[str, Any] | None = None,
+    data: str = "same",
+    folder: str | None = None,
+) -> Run:
+    """A run with the Dice per class of each test case, finished; with None instead, an unfinished one at step 20.
+
+    Args:
+        loss: a weighting, or with a dot in it the class of another loss.
+        settings: further ones, by dotted key; the folder's name tells them.
+        data: their fingerprint.
+        folder: a name that says something else.
+    """
+    told = [
+        f"loss={loss}",
+        f"lr={lr:g}",
+        f"seed={seed}",
+        *(f"{key}={setting_text(value)}" for key, value in (settings or {}).items()),
+    ]
+    run = Run(sweep / (folder or ",".join(told)))
     run.folder.mkdir(parents=True)
+    ours = {"_target_": "lightning_dice.loss.DiceLoss", "weighting": loss}
     config = {
         "seed": seed,
-        "loss": {"_target_": "lightning_dice.loss.DiceLoss", "weighting": loss},
+        "loss": {"_target_": loss} if "." in loss else ours,
         "optim": {"lr": lr},
         "trainer": {"max_steps": 40},
-        "data": {"preparation": {"window_hu": [-500, 500]}},
+        "data": {"seed": seed, "preparation": {"window_hu": [-500, 500]}},
     }
-    OmegaConf.save(OmegaConf.create(config), run.config)
-    run.environment.write_text(json.dumps({"data": "same", "sessions": []}))
+    config = OmegaConf.create(config)
+    for key, value in (settings or {}).items():
+        OmegaConf.update(config, key, value)
+    OmegaConf.save(config, run.config)
+    run.environment.write_text(json.dumps({"data": data, "sessions": []}))
     steps = (10, 20) if dice is None else (10, 20, 30, 40)
     curves = [{"step": s, "train/loss": -s * lr, **{f"train/dice/{n}": s / 50 for n in NAMES}} for s in steps]
     curves.append({"step": 20, "val/loss": -0.1, **{f"val/dice/{n}": 0.25 for n in NAMES}})
@@ -40,6 +68,7 @@ def write_run(sweep: Path, loss: str, lr: float, dice: dict[str, list[float]] | 
         for label, value in enumerate(values)
     ]  # fmt: skip
     pd.DataFrame(rows, columns=SCORE_COLUMNS).to_csv(run.scores, index=False)
+    run.summary.write_text(json.dumps({"cases": len(dice)}))
     run.done.write_text("{}")
     return run
 

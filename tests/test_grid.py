@@ -91,7 +91,7 @@ def test_a_grid_killed_in_its_third_cell_and_run_again_ends_as_if_nothing_had_be
     assert re.search(r"(trained|went on from step \d+), done$", told[2])  # wherever the kill met it
     assert all(line.endswith("trained, done") for line in told[3:])
 
-    cells, expected = read_grid(sweep), read_grid(whole)
+    cells, expected = read_grid(sweep).cells, read_grid(whole).cells
     pd.testing.assert_frame_equal(grid_table(cells), grid_table(expected))
     pd.testing.assert_frame_equal(compare_cells(cells), compare_cells(expected))
 
@@ -113,7 +113,7 @@ def test_ctrl_c_stops_the_grid_and_the_same_command_goes_on(whole, nnunet_root, 
 
     code, _, errors = run(tmp_path, *asked)
     assert code == 0, errors
-    pd.testing.assert_frame_equal(grid_table(read_grid(sweep)), grid_table(read_grid(whole)))
+    pd.testing.assert_frame_equal(grid_table(read_grid(sweep).cells), grid_table(read_grid(whole).cells))
 
 
 def test_a_cell_that_fails_is_recorded_and_the_others_go_on(nnunet_root, tmp_path):

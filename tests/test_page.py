@@ -2,13 +2,15 @@
 
 import shutil
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.grids import write_pictures, write_run
+from tests.test_escaping import HOSTILE, LOSS, SETTING, hostile_report
 from tests.test_report import CASES, MEANS, cases_around, make_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -23,25 +25,35 @@ ARGUMENTS = [
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    """The page of a small grid; the messages of its console are in `page.said`."""
+def browser():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+def opened(browser: Browser, file: Path) -> Page:
+    """A page that has drawn itself; the messages of its console are in `said`, and what it asked for in `asked`."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.said, page.asked = [], []
+    page.on("console", lambda message: page.said.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: page.said.append(str(error)))
+    page.on("dialog", lambda dialog: (page.said.append(dialog.message), dialog.dismiss()))
+    page.on("request", lambda request: page.asked.append(request.url))
+    page.goto(file.as_uri())
+    page.wait_for_function("document.getElementById('place').textContent")
+    page.wait_for_selector("#solid canvas")
+    return page
+
+
+@pytest.fixture(scope="module")
+def page(browser, tmp_path_factory):
+    """The page of a small grid."""
     sweep = tmp_path_factory.mktemp("sweep")
     for (loss, lr), means in MEANS.items():
         run = write_run(sweep, loss, lr, cases_around([m - lr * 100 for m in means]))
         write_pictures(run, sweep / "store", CASES)
-    file = make_report(sweep) / "index.html"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        page.said, page.asked = [], []
-        page.on("console", lambda message: page.said.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: page.said.append(str(error)))
-        page.on("request", lambda request: page.asked.append(request.url))
-        page.goto(file.as_uri())
-        page.wait_for_function("document.getElementById('place').textContent")
-        page.wait_for_selector("#solid canvas")
-        yield page
-        browser.close()
+    return opened(browser, make_report(sweep) / "index.html")
 
 
 def colours(page, selector: str) -> set[tuple[int, ...]]:
@@ -117,3 +129,32 @@ def test_a_worst_case_is_shown_on_a_click(page):
     link.click()
     assert page.locator("#case").input_value() == link.get_attribute("data-case")
     assert page.locator("#cell").input_value() == link.get_attribute("data-cell")
+
+
+def test_the_claims_are_told_with_their_grounds(page):
+    rows = page.locator("#summary table tbody tr")
+    assert [rows.nth(i).locator("b").nth(0).inner_text() for i in range(4)] == ["undecided"] + ["not known yet"] * 2 + [
+        "undecided"
+    ]
+    assert [rows.nth(i).locator("b").nth(1).inner_text() for i in range(4)] == [
+        f"as printed: {word}" for word in ("yes", "no", "yes", "yes")
+    ]
+    assert "4 cases in common, too few for an interval that decides; 6 would do" in rows.nth(0).inner_text()
+
+
+def test_names_that_are_markup_are_shown_as_they_stand(browser, tmp_path):
+    cells = ["simple, 0.01", f"simple, 0.01, settings={SETTING}", f"{LOSS}, 0.01"]
+    page = opened(browser, hostile_report(tmp_path) / "index.html")
+    assert page.locator("img, a[href^=javascript], [onerror]").count() == 0
+    assert page.locator("#distributions .legendtext").all_text_contents() == cells
+    wrapped = page.locator("#curves .annotation-text").all_text_contents()
+    assert {name.replace(" ", "") for name in cells} < {text.replace(" ", "") for text in wrapped}
+    assert page.locator("#cell option").all_text_contents() == cells
+    for case in page.locator("#case option").all_text_contents():
+        assert case in HOSTILE
+        page.locator("#case").select_option(case)
+        page.locator("#cell").select_option(cells[2])
+        shown = f"{cells[2]} {page.locator('#z').input_value()}"
+        page.wait_for_function("text => document.getElementById('slice').dataset.shown === text", arg=shown)
+    assert page.said == []
+    assert all(url.startswith(("file:", "data:", "blob:")) for url in page.asked)

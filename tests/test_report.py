@@ -1,11 +1,13 @@
 """The report of hand-made grids: exact numbers, every state of a cell, and what comes out when files are missing."""
 
+import math
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,9 +18,16 @@ from lightning_dice.cli import config_folder
 from lightning_dice.data.labels import NAMES
 from lightning_dice.errors import InputError
 from lightning_dice.paper import surfaces
-from lightning_dice.paper.observations import observe, published_means
+from lightning_dice.paper.figure1 import grid_curves
+from lightning_dice.paper.grid import read_grid
+from lightning_dice.paper.page import matrix_figure, page_html
 from lightning_dice.paper.published import ROWS, TABLE1
+from lightning_dice.paper.segmentations import picture, typical_case
+from lightning_dice.paper.slices import Pictured
+from lightning_dice.paper.statistics import compare_cells
+from lightning_dice.paper.table1 import grid_table
 from lightning_dice.report import report
+from tests.conftest import write_nifti
 from tests.grids import write_pictures, write_run
 
 # Means in percent, by cell; cases lie 4 points above and below, so that the means are exact.
@@ -134,7 +143,7 @@ def test_a_grid_with_a_failed_a_running_and_a_missing_cell_says_so(tmp_path, cap
     assert "simple, 0.001: seed 0: unfinished, step 20 of 40, loss -0.02, validation Dice 0.250\n" in said
     assert "square, 0.001: seed 0: failed (InputError: loss=nan at step 20: the training diverged), step 20 of" in said
     assert "square, 0.01: missing\n" in said
-    assert "no pictures" in said
+    assert "uniform, 0.001: no picture of 003, 001, 002 (" in said
     assert "uniform is best at 0.001: not known yet" in said
     assert folder == tmp_path / "elsewhere"
     assert "the training diverged" in (folder / "index.html").read_text()
@@ -150,14 +159,14 @@ def test_a_grid_that_has_just_begun_has_a_report_too(tmp_path):
 
 
 def test_seeds_are_averaged_case_by_case(tmp_path):
-    means = MEANS["uniform", 0.001]
+    means = MEANS["square", 0.001]
     for seed, offset in ((0, -5), (1, 1), (2, 4)):
         write_run(tmp_path, "uniform", 0.001, cases_around([m + offset for m in means]), seed)
     write_run(tmp_path, "uniform", 0.001, None, seed=3)
     folder = make_report(tmp_path)
     table = pd.read_csv(folder / "table1.csv").set_index(["loss", "lr", "row"]).sort_index()
-    assert table.loc["uniform", 0.001].loc["liver", ["dice", "cases"]].tolist() == pytest.approx([90, 4])
-    assert "Scores are means over seeds: uniform, 0.001 3." in (folder / "table1.md").read_text()
+    assert table.loc["uniform", 0.001].loc["liver", ["dice", "cases"]].tolist() == pytest.approx([10, 4])
+    assert "Scores are means over seeds: 3 of uniform, 0.001." in (folder / "table1.md").read_text()
 
 
 def test_a_rerun_takes_the_place_of_the_run_before_it(tmp_path):
@@ -167,6 +176,83 @@ def test_a_rerun_takes_the_place_of_the_run_before_it(tmp_path):
     write_run(tmp_path / "x", "uniform", 0.001, None).folder.rename(tmp_path / f"{again.folder.name},rerun=3")
     table = pd.read_csv(make_report(tmp_path) / "table1.csv").set_index(["loss", "lr", "row"]).sort_index()
     assert table.loc["uniform", 0.001].loc["liver", "dice"] == pytest.approx(60)
+
+
+def broken(file: Path, how: str) -> None:
+    """Damage a prediction, or make it one of another grid or with a class that there is not."""
+    image = nib.load(file)
+    label = np.asarray(image.dataobj)
+    if how == "missing":
+        file.unlink()
+    elif how == "cut short":
+        file.write_bytes(file.read_bytes()[:200])
+    elif how == "no gzip":
+        file.write_bytes(b"\x1f\x8b\x08\x00" + b"x" * 500)
+    else:
+        changed = label[:-1] if how == "another grid" else np.where(label == 3, 99, label).astype(np.uint8)
+        write_nifti(file, changed, image.affine)
+
+
+@pytest.mark.parametrize("how", ["missing", "cut short", "no gzip", "another grid", "another class"])
+def test_a_prediction_that_cannot_be_shown_is_told_and_its_scores_count(tmp_path, how):
+    run = write_run(tmp_path, "uniform", 0.001, cases_around([50] * 8))
+    write_pictures(run, tmp_path / "store", CASES)
+    cell = read_grid(tmp_path).cells[0]
+    assert isinstance(picture(cell, "002"), Pictured)
+    broken(run.prediction("002"), how)
+    told = picture(cell, "002")
+    assert told.startswith(f"{run.prediction('002')}: broken (")
+    assert isinstance(picture(cell, "001"), Pictured)
+    assert [state.state for state in read_grid(tmp_path).cells[0].finished] == ["done"]
+
+
+def test_what_pictures_are_made_of_may_be_missing_or_broken(tmp_path):
+    run = write_run(tmp_path, "uniform", 0.001, cases_around([50] * 8))
+    write_pictures(run, tmp_path / "store", CASES)
+    cell = read_grid(tmp_path).cells[0]
+    assert picture(cell, "009") == f"{run.cases}: no image and label of 009 in it"
+    (tmp_path / "store" / "001.label.npy").write_bytes(b"")
+    assert "001.label.npy: broken (" in picture(cell, "001")
+    run.cases.write_text('{"001": 3}')
+    assert picture(cell, "001") == f"{run.cases}: no image and label of 001 in it"
+    run.cases.unlink()
+    assert picture(cell, "001") == f"{run.cases}: not there"
+    del cell.finished[0].config["data"]["preparation"]
+    assert picture(cell, "001") == f"{run.config}: no data.preparation.window_hu in it"
+
+
+def test_the_typical_case_is_one_that_all_cells_scored(tmp_path):
+    write_run(tmp_path, "uniform", 0.001, {case: [(number + 1) / 10] * 8 for number, case in enumerate("abcde")})
+    write_run(tmp_path, "simple", 0.001, {"a": [0.1] * 8, "b": [0.2] * 8})
+    assert typical_case(read_grid(tmp_path).cells) == "b"
+
+
+def test_the_matrix_of_differences_is_blank_where_there_is_no_comparison(tmp_path):
+    for loss, case, dice in (("uniform", "a", 0.9), ("simple", "a", 0.5), ("square", "b", 0.5)):
+        write_run(tmp_path, loss, 0.001, {f"{case}{i:02d}": [dice + i / 1000] * 8 for i in range(20)})
+    cells = read_grid(tmp_path).cells
+    pairs = compare_cells(cells)
+    heat = matrix_figure(pairs).data[0]
+    assert list(heat.x) == ["uniform, 0.001", "simple, 0.001"]
+    write_run(tmp_path, "square", 0.01, {f"{case}{i:02d}": [0.4 + i / 1000] * 8 for i in range(20) for case in "ab"})
+    heat = matrix_figure(compare_cells(read_grid(tmp_path).cells)).data[0]
+    names = ["uniform, 0.001", "simple, 0.001", "square, 0.001", "square, 0.01"]
+    values = pd.DataFrame(heat.z, heat.y, heat.x).loc[names, names].to_numpy()
+    assert np.round(values[0], 6).tolist() == pytest.approx([0, 40, math.nan, 50], nan_ok=True)
+    assert np.round(values[2], 6).tolist() == pytest.approx([math.nan, math.nan, 0, 10], nan_ok=True)
+    texts = pd.DataFrame(heat.text, heat.y, heat.x)
+    assert texts.loc["uniform, 0.001", "square, 0.001"] == ""
+    assert texts.loc["uniform, 0.001", "square, 0.01"] == "+50.0<br>p &lt; 0.001 *"
+
+
+def test_many_variants_still_have_figures_and_a_page(tmp_path):
+    for number in range(40):
+        write_run(tmp_path, "simple", 0.01, None, settings={"loss.smooth": number / 10})
+    cells = read_grid(tmp_path).cells
+    assert len(cells) == 6 + 40  # loss.smooth=0.0, if named, is a variant too
+    page = page_html(cells, grid_table(cells), compare_cells(cells), {}, [], {})
+    assert page.count('<th scope="col"><button>simple, 0.01, loss.smooth=') == 40
+    assert len(grid_curves(cells).axes) == 3 * len(cells)
 
 
 def test_a_folder_without_runs_is_refused(tmp_path):
@@ -179,15 +265,6 @@ def test_a_folder_without_runs_is_refused(tmp_path):
 def test_a_report_loads_no_torch():
     code = "import sys, lightning_dice.report; sys.exit('torch' in sys.modules or 'pytorch_lightning' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=100)
-
-
-def test_the_papers_claims_on_its_own_table_and_on_others():
-    printed = observe(published_means())
-    assert [o.holds for o in printed] == [True, False, True, True]
-    assert printed[1].figures == "change of AVG: uniform -1.9, simple +14.7, square +34.9"  # the text says simple
-    assert [o.holds for o in observe({})] == [None] * 4
-    turned = {key: 100 - value for key, value in published_means().items()}
-    assert [o.holds for o in observe(turned)] == [False, False, False, True]
 
 
 def test_surfaces_lie_where_the_label_map_has_them():

@@ -96,7 +96,7 @@ def test_pairs_of_cells_are_compared_on_the_cases_that_both_have(tmp_path):
     write_run(tmp_path, "uniform", 0.001, good)
     write_run(tmp_path, "simple", 0.001, bad)
     write_run(tmp_path, "square", 0.001, None)  # unfinished: takes no part
-    cells = read_grid(tmp_path)
+    cells = read_grid(tmp_path).cells
     pairs = compare_cells(cells)
     assert len(pairs) == len(NAMES) + 1
     liver, gallbladder, mean = (pairs[pairs["row"] == row].iloc[0] for row in ("liver", "gallbladder", ORGANS_MEAN))
@@ -111,3 +111,29 @@ def test_pairs_of_cells_are_compared_on_the_cases_that_both_have(tmp_path):
     first, second = ranking(cells, pairs)
     assert first == "uniform, 0.001: mean organ Dice 92.5 %, distinguishable from all others"
     assert second.startswith("simple, 0.001: mean organ Dice 55.1 %")
+
+
+def test_cells_without_a_case_in_common_are_not_called_distinguishable(tmp_path):
+    write_run(tmp_path, "uniform", 0.001, {f"a{i}": [0.9] * 8 for i in range(6)})
+    (alone,) = ranking(cells := read_grid(tmp_path).cells, compare_cells(cells))
+    assert alone == "uniform, 0.001: mean organ Dice 90.0 %, with no other to compare"
+    write_run(tmp_path, "simple", 0.001, {f"b{i}": [0.5] * 8 for i in range(5)})
+    first, second = ranking(cells := read_grid(tmp_path).cells, compare_cells(cells))
+    assert first == (
+        "uniform, 0.001: mean organ Dice 90.0 % (of 6 cases and 7 organs), "
+        "not comparable with simple, 0.001 (no test case in common)"
+    )
+    assert second.startswith("simple, 0.001: mean organ Dice 50.0 % (of 5 cases and 7 organs), not comparable with")
+
+
+def test_a_mean_over_organs_is_compared_on_the_organs_that_both_cells_have(tmp_path):
+    """The pancreas, at which the first is bad, was never taught to the second."""
+    write_run(tmp_path, "uniform", 0.001, {f"c{i}": [0.9 + i / 100] * 7 + [0.1] for i in range(6)})
+    write_run(tmp_path, "simple", 0.001, {f"c{i}": [0.8 + i / 200] * 7 + [math.nan] for i in range(6)})
+    cells = read_grid(tmp_path).cells
+    pairs = compare_cells(cells).set_index("row")
+    assert pairs.loc[ORGANS_MEAN, ["mean_a", "mean_b"]].tolist() == pytest.approx([0.925, 0.8125])
+    assert "pancreas" not in pairs.index
+    assert ranking(cells, pairs.reset_index())[0].startswith(
+        "simple, 0.001: mean organ Dice 81.2 % (of 6 cases and 6 organs)"
+    )

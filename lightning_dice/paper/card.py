@@ -15,6 +15,7 @@ from lightning_dice.data.integrity import Finding, short_frame
 from lightning_dice.data.labels import NAMES, NUM_CLASSES
 from lightning_dice.data.store import PreparedCase
 from lightning_dice.files import replacing
+from lightning_dice.paper.escaping import LITERAL, markdown
 from lightning_dice.paper.slices import draw_slice, organ_legend, read_pictured, richest_slice
 
 PERCENTILES = (1, 25, 50, 75, 99)
@@ -123,7 +124,7 @@ def mosaic_figure(cases: Sequence[PreparedCase], window_hu: Sequence[float]) -> 
     for axis, case in zip(axes, cases, strict=False):
         row = read_pictured(case.id, case.image, case.label, np.load(case.label), case.spacing_mm, window_hu)
         draw_slice(axis, row, row.truth, "axial", richest_slice(row.truth, axis=2))
-        axis.set_title(case.id, fontsize=7)
+        axis.set_title(case.id, fontsize=7, **LITERAL)
     organ_legend(figure)
     return figure
 
@@ -183,21 +184,21 @@ def _findings(findings: Sequence[Finding], excluded: Mapping[str, str]) -> list[
 
 
 def _markdown(title: str, about: str, sections: Sequence[Section], picture: str) -> str:
-    lines = [f"# {title}", "", about, ""]
+    lines = [f"# {markdown(title)}", "", markdown(about), ""]
     for section in sections:
-        lines += [f"## {section.title}", "", section.text, ""]
+        lines += [f"## {markdown(section.title)}", "", markdown(section.text), ""]
         if section.table is not None:
             table = section.table.reset_index()
-            rows = [[str(cell).replace("|", r"\|") for cell in row] for row in table.itertuples(index=False)]
+            head, *rows = [[markdown(str(cell)) for cell in row] for row in (table.columns, *table.to_numpy())]
             marks = ["---"] + ["---" if _is_text(section) else "---:"] * (table.shape[1] - 1)
-            lines += ["| " + " | ".join(row) + " |" for row in (list(table.columns), marks, *rows)] + [""]
+            lines += ["| " + " | ".join(row) + " |" for row in (head, marks, *rows)] + [""]
     return "\n".join([*lines, f"![Axial slices with labels]({picture})", ""])
 
 
 def _html(title: str, about: str, sections: Sequence[Section], picture: bytes) -> str:
     parts = []
     for section in sections:
-        parts += [f"<h2>{section.title}</h2>", f"<p>{html.escape(section.text)}</p>"]
+        parts += [f"<h2>{html.escape(section.title)}</h2>", f"<p>{html.escape(section.text)}</p>"]
         if section.table is not None:
             kind = "text" if _is_text(section) else "numbers"
             parts.append(section.table.reset_index().to_html(index=False, border=0, classes=kind))

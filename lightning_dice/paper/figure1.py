@@ -1,5 +1,6 @@
 """Learning curves, the paper's Figure 1: loss and Dice per class over the iterations, of one run or of a grid."""
 
+import textwrap
 from collections.abc import Sequence
 
 import pandas as pd
@@ -7,8 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lightning_dice.data.labels import LABELS
+from lightning_dice.paper.escaping import LITERAL
 from lightning_dice.paper.grid import Cell
 
+TITLE_WIDTH = 32  # characters over a panel of the grid
 STAGES = {"train": "training patches", "val": "validation volumes"}
 
 
@@ -22,7 +25,7 @@ def learning_curves(table: pd.DataFrame, title: str) -> Figure:
     stages = [stage for stage in STAGES if table[f"{stage}/loss"].notna().any()]
     figure = Figure(figsize=(4.2 * (1 + len(stages)), 3.8), layout="constrained")
     axes = figure.subplots(1, 1 + len(stages))
-    figure.suptitle(title)
+    figure.suptitle(title, **LITERAL)
     _draw_loss(axes[0], table)
     axes[0].set(title="Loss", xlabel="iteration", ylabel="weighted Dice loss")
     axes[0].legend(frameon=False)
@@ -42,13 +45,15 @@ def grid_curves(cells: Sequence[Cell]) -> Figure:
     figure = Figure(figsize=(2.6 * len(cells) + 1, 6.6), layout="constrained")
     axes = figure.subplots(3, len(cells), sharex=True, squeeze=False)
     for cell, panel in zip(cells, axes.T, strict=True):
-        panel[0].set_title(f"{cell.loss}, learning rate {cell.lr:g}", fontsize=9)
+        title = textwrap.fill(f"{cell.loss}, learning rate {cell.setting}", TITLE_WIDTH)
+        panel[0].set_title(title, fontsize=9, **LITERAL)
         if cell.runs:
             _draw_loss(panel[0], cell.runs[0].metrics)
             for axis, stage in zip(panel[1:], STAGES, strict=True):
                 _draw_dice(axis, cell.runs[0].metrics, stage)
         else:
-            panel[1].text(0.5, 0.5, "missing", ha="center", va="center", transform=panel[1].transAxes)
+            what = "broken or left out" if cell.left_out else "missing"
+            panel[1].text(0.5, 0.5, what, ha="center", va="center", transform=panel[1].transAxes)
         for axis in panel:
             axis.tick_params(labelsize=7)
         for axis in panel[1:]:

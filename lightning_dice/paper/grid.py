@@ -1,114 +1,255 @@
-"""The cells of a grid, read from the folder that holds its runs, finished or not."""
+"""The cells of a grid, read from the folder that holds its runs: finished, unfinished, broken, or wrongly named."""
 
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from lightning_dice.data.labels import NAMES
 from lightning_dice.errors import InputError
-from lightning_dice.naming import loss_name
-from lightning_dice.paper.published import TABLE1
-from lightning_dice.runs import METRIC_COLUMNS, Run, read_config, read_json
+from lightning_dice.naming import OUR_LOSS, flat, setting_text
+from lightning_dice.paper.published import LOSS_SETTINGS, ROWS, TABLE1, WEIGHTINGS
+from lightning_dice.paper.stored import StoredRun, read_run
+from lightning_dice.runs import Run
+
+FOLDER = re.compile(r"loss=([^,]+),lr=([^,]+),seed=(\d+)((?:,[^,=]+=.*?)??)(?:,rerun=(\d+))?")
+SETTING = re.compile(r",(?=[^,=\[\]]+=)")  # before KEY=VALUE; a value may be a list with commas
+DIGEST = "settings"  # the key that stands for all others where a folder's name would get too long
+ABSENT = "absent"
 
 
 @dataclass(frozen=True)
-class GridRun:
-    """One run of a cell."""
+class FolderName:
+    """What the name of a run's folder says; `variant` holds KEY=VALUE of what differs from the preset."""
 
-    run: Run
-    config: dict[str, Any]
+    loss: str
+    lr: float
+    seed: int
+    variant: tuple[str, ...]
+    rerun: int
 
-    @property
-    def seed(self) -> int:
-        return self.config["seed"]
-
-    @property
-    def is_done(self) -> bool:
-        return self.run.done.is_file()
-
-    @cached_property
-    def metrics(self) -> pd.DataFrame:
-        """The curves so far; no rows where there are none yet."""
-        file = self.run.metrics
-        return pd.read_csv(file) if file.is_file() else pd.DataFrame(columns=METRIC_COLUMNS, dtype=float)
-
-    @cached_property
-    def state(self) -> str:
-        """`done`, or how far it got and why it stopped."""
-        if self.is_done:
-            return "done" if self.run.scores.is_file() else "done, no test cases"
-        step = int(self.metrics["step"].max()) if len(self.metrics) else 0
-        at = f"step {step} of {self.config['trainer']['max_steps']}"
-        if len(self.metrics):
-            organs = self.metrics[[f"val/dice/{name}" for name in NAMES[1:]]].dropna(how="all").mean(axis=1)
-            loss = self.metrics["train/loss"].dropna()
-            at += f", loss {loss.iloc[-1]:.3g}" if len(loss) else ""
-            at += f", validation Dice {organs.iloc[-1]:.3f}" if len(organs) else ""
-        failure = read_json(self.run.failed)
-        return f"failed ({failure['error']}: {failure['reason']}), {at}" if failure else f"unfinished, {at}"
+    @classmethod
+    def of(cls, name: str) -> "FolderName | None":
+        """None for a folder that is not named as a run's."""
+        if not (found := FOLDER.fullmatch(name)):
+            return None
+        loss, lr, seed, settings, rerun = found.groups()
+        try:
+            rate = float(lr)
+        except ValueError:
+            return None
+        return cls(loss, rate, int(seed), tuple(SETTING.split(settings)[1:]), int(rerun or 1)) if rate > 0 else None
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A weighting at a learning rate, with a run per seed; a cell of the paper's without one is missing."""
+    """A weighting, or another loss, at a learning rate, and maybe with further settings; a run per seed.
+
+    Attributes:
+        loss: the weighting; another loss goes by its class.
+        lr: initial learning rate.
+        variant: KEY=VALUE of the settings that differ from the preset; empty for the paper's own cells.
+        runs: one per seed; they agree in all settings but that, and in the data. A cell without one is missing.
+        left_out: runs that do not count, with the reason.
+    """
 
     loss: str
     lr: float
-    runs: tuple[GridRun, ...]
+    variant: str = ""
+    runs: tuple[StoredRun, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def setting(self) -> str:
+        """Learning rate and further settings, as text."""
+        rate = setting_text(self.lr)
+        return ", ".join([rate, self.variant] if self.variant else [rate])
 
     @property
     def name(self) -> str:
-        return f"{self.loss}, {self.lr:g}"
+        """Unique among the cells of a grid."""
+        return _one_line(f"{self.loss}, {self.setting}")
 
     @property
-    def finished(self) -> tuple[GridRun, ...]:
+    def printed(self) -> dict[str, float]:
+        """The paper's column, by row of Table 1; empty for a cell that the paper does not have."""
+        column = () if self.variant else TABLE1.get((self.loss, self.lr), ())
+        return dict(zip(ROWS, column, strict=bool(column)))
+
+    @property
+    def finished(self) -> tuple[StoredRun, ...]:
         """The runs that have scores."""
-        return tuple(r for r in self.runs if r.is_done and r.run.scores.is_file())
+        return tuple(run for run in self.runs if run.scores is not None)
 
     @property
     def states(self) -> str:
-        return "; ".join(f"seed {r.seed}: {r.state}" for r in self.runs) or "missing"
+        states = [*(f"seed {run.seed}: {run.state}" for run in self.runs), *self.left_out]
+        return _one_line("; ".join(states)) or "missing"
 
     @cached_property
     def scores(self) -> pd.DataFrame:
-        """A row per case and class, `case`, `name` and the scores, each the mean over the finished seeds."""
-        tables = [pd.read_csv(r.run.scores, dtype={"case": str}) for r in self.finished]
-        if not tables:
+        """A row per case and class, `case`, `name` and the scores, each the mean over the finished seeds.
+
+        Of cases that all of these scored: a case that a bad run lacks would look better for it. A score that is
+        undefined for some seeds is the mean of the others'.
+        """
+        if not self.finished:
             return pd.DataFrame(columns=["case", "name", "dice", "jaccard", "hd95_mm", "surface_dice"])
-        return pd.concat(tables).drop(columns="label").groupby(["case", "name"], as_index=False).mean()
+        stacked = pd.concat([run.scores for run in self.finished]).drop(columns="label")
+        stacked = stacked[~stacked["case"].isin(self.uncommon)]
+        return stacked.groupby(["case", "name"], as_index=False).mean()
+
+    @cached_property
+    def uncommon(self) -> tuple[str, ...]:
+        """Cases that only some of the finished seeds scored."""
+        cases = [set(run.scores["case"]) for run in self.finished]
+        return tuple(sorted(set.union(*cases) - set.intersection(*cases))) if cases else ()
+
+    @property
+    def partly_defined(self) -> int:
+        """Dice scores of a case and class that are defined for some of the finished seeds and not for others."""
+        if not self.finished:
+            return 0
+        stacked = pd.concat([run.scores for run in self.finished])
+        counts = stacked[~stacked["case"].isin(self.uncommon)].groupby(["case", "name"])["dice"].count()
+        return int(((counts > 0) & (counts < len(self.finished))).sum())
 
     def matrix(self, score: str = "dice") -> pd.DataFrame:
         """Cases × classes, in the paper's order of classes; NaN where undefined."""
         return self.scores.pivot(index="case", columns="name", values=score).reindex(columns=NAMES).astype(float)
 
 
-def read_grid(folder: Path | str) -> tuple[Cell, ...]:
-    """All cells below a folder, the paper's six first and in its order, though they may be missing.
+@dataclass(frozen=True)
+class Grid:
+    """Cells, the paper's six first and in its order, though they may be missing; and what is odd about the folders."""
 
-    Of several runs of one cell and seed, which `rerun=true` leaves, the last finished one counts.
+    cells: tuple[Cell, ...]
+    remarks: tuple[str, ...]
+
+
+def read_grid(folder: Path | str) -> Grid:
+    """All cells below a folder.
+
+    A run belongs to the cell that its configuration describes; a folder's name that says otherwise is remarked upon.
+    Further settings come from the name, which alone tells them from the preset's. Of several runs of one cell and seed,
+    which `rerun=true` leaves, the last finished one counts.
 
     Raises:
-        InputError: no such folder, or no run in it.
+        InputError: no such folder, or no run in it that can be read.
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise InputError(f"sweep={folder}: no such folder; expected the one that holds the runs, RUNS/DATA/NAME")
-    runs: dict[tuple[str, float], dict[int, GridRun]] = {}
-    for path in sorted(folder.glob("loss=*/config.yaml"), key=lambda p: (len(p.parent.name), p.parent.name)):
-        run = GridRun(Run(path.parent), read_config(Run(path.parent)))
-        by_seed = runs.setdefault((loss_name(run.config), float(run.config["optim"]["lr"])), {})
-        if run.is_done or run.seed not in by_seed:
-            by_seed[run.seed] = run
-    if not runs:
-        raise InputError(f"sweep={folder}: no run in it; expected folders such as loss=simple,lr=0.01,seed=0")
-    keys = [*TABLE1, *sorted(runs.keys() - TABLE1.keys())]
-    return tuple(Cell(*key, tuple(run for _, run in sorted(runs.get(key, {}).items()))) for key in keys)
+    found: dict[tuple[str, float, str], list[StoredRun]] = {}
+    broken: dict[tuple[str, float, str], list[str]] = {}
+    remarks = []
+    named = {path: FolderName.of(path.name) for path in folder.glob("loss=*") if path.is_dir()}
+    for path, name in sorted(named.items(), key=lambda item: (item[1].rerun if item[1] else 0, item[0].name)):
+        if name is None:
+            remarks.append(f"{path.name}: left out, not named as a run's folder, loss=…,lr=…,seed=…")
+            continue
+        try:
+            run = read_run(Run(path))
+        except (InputError, OSError) as error:  # the latter of a folder that may not be entered
+            key = (name.loss, name.lr, ", ".join(name.variant))
+            broken.setdefault(key, []).append(f"seed {name.seed}: broken ({error})")
+            continue
+        variant, lies = _variant(name, run)
+        found.setdefault((run.loss, run.lr, ", ".join(variant)), []).append(run)
+        if lies:
+            remarks.append(f"{path.name}: its config.yaml says {', '.join(lies)}, and counts as such")
+    if not found:
+        reasons = [reason.partition(": ")[2] for reasons in broken.values() for reason in reasons]
+        what = f"no run in it can be read: {'; '.join(reasons)}" if reasons else "no run in it"
+        raise InputError(f"sweep={folder}: {what}; expected folders such as loss=simple,lr=0.01,seed=0")
+    papers = [(*key, "") for key in TABLE1]
+    others = sorted((found.keys() | broken.keys()) - set(papers), key=lambda key: (key[0] not in WEIGHTINGS, *key))
+    keys = [*papers, *others]
+    return Grid(
+        tuple(_cell(key, found.get(key, ()), broken.get(key, ())) for key in keys), tuple(map(_one_line, remarks))
+    )
 
 
-def mean_dice(matrix: pd.DataFrame) -> float:
-    """The mean over classes of their means over cases; NaN without cases."""
-    return float(np.nanmean(matrix.mean())) if len(matrix) else float("nan")
+def differing(a: StoredRun, b: StoredRun, ignored: Sequence[str] = ()) -> list[str]:
+    """Settings in which the second run differs from the first, apart from their seeds, and data: a text each.
+
+    Those ignored, and what stands below them, are passed by. A seed of the data that follows the run's own, as it does
+    unless it is set, is no difference.
+    """
+    ours, theirs = flat(a.config), flat(b.config)
+    texts = []
+    for key in sorted(ours.keys() | theirs.keys()):
+        one, other = ours.get(key, ABSENT), theirs.get(key, ABSENT)
+        is_seed = key.rpartition(".")[2] == "seed" and (one, other) == (a.seed, b.seed)
+        is_ignored = any(key == name or key.startswith(f"{name}.") for name in ignored)
+        if one != other and not is_seed and not is_ignored:
+            texts.append(f"{key}: {other} instead of {one}")
+    if a.data != b.data:
+        texts.append("data unknown, no environment.json" if None in (a.data, b.data) else "other data")
+    return texts
+
+
+def _cell(key: tuple[str, float, str], runs: Sequence[StoredRun], broken: Sequence[str]) -> Cell:
+    """Of runs in the order of their reruns, one per seed, those that agree with the most others."""
+    left_out = list(broken)
+    by_seed: dict[int, StoredRun] = {}
+    for seed in sorted({run.seed for run in runs}):
+        own = [run for run in runs if run.seed == seed]
+        by_seed[seed] = [*(run for run in own if not run.is_done), *(run for run in own if run.is_done)][-1]
+        left_out += [
+            f"seed {seed}: {run.run.folder.name} gives way to {by_seed[seed].run.folder.name}"
+            for run in own
+            if run is not by_seed[seed]
+        ]
+    chosen = list(by_seed.values())
+    counting = [run for run in chosen if run.is_done] or chosen
+    first = max(counting, key=lambda run: sum(not differing(run, other) for other in counting), default=None)
+    agreeing = []
+    for run in chosen:
+        if texts := differing(first, run):
+            left_out.append(f"seed {run.seed}: {run.state}, left out, unlike seed {first.seed} ({'; '.join(texts)})")
+        else:
+            agreeing.append(run)
+    return Cell(*key, tuple(agreeing), tuple(left_out))
+
+
+def _variant(name: FolderName, run: StoredRun) -> tuple[list[str], list[str]]:
+    """KEY=VALUE of the settings beyond loss, rate and seed, and in which points the folder's name is not true."""
+    settings = flat(run.config)
+    told = dict(part.split("=", 1) for part in name.variant)
+    variant = []
+    lies = [f"loss={run.loss}"] if run.loss != name.loss else []
+    lies += [f"lr={run.lr:g}"] if f"{run.lr:g}" != f"{name.lr:g}" else []
+    lies += [f"seed={run.seed}"] if run.seed != name.seed else []
+    for key, text in told.items():
+        said = text if key == DIGEST else setting_text(settings.get(key, ABSENT))
+        variant.append(f"{key}={said}")
+        lies += [] if _same(text, said) else [variant[-1]]
+    if run.config["loss"]["_target_"] == OUR_LOSS and DIGEST not in told:
+        untold = _untold_loss_settings(run.config["loss"], told)
+        variant, lies = variant + untold, lies + untold
+    return variant, lies
+
+
+def _untold_loss_settings(loss: Mapping[str, Any], told: Mapping[str, str]) -> list[str]:
+    """What makes the loss another one than the paper's, whatever the preset says."""
+    return [
+        f"loss.{key}={setting_text(loss[key])}"
+        for key, usual in LOSS_SETTINGS.items()
+        if f"loss.{key}" not in told and loss.get(key, usual) != usual
+    ]
+
+
+def _same(text: str, other: str) -> bool:
+    try:
+        return text == other or float(text) == float(other)
+    except ValueError:
+        return False
+
+
+def _one_line(text: str) -> str:
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())

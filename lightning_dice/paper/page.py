@@ -5,6 +5,7 @@ import gzip
 import html
 import itertools
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,13 +14,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from jinja2.utils import htmlsafe_json_dumps
+from plotly.colors import qualitative
 from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
 from lightning_dice.data.labels import LABELS, NAMES
+from lightning_dice.paper.escaping import plotly
 from lightning_dice.paper.figure1 import STAGES
 from lightning_dice.paper.grid import Cell
 from lightning_dice.paper.observations import Observation
+from lightning_dice.paper.published import TABLE1
 from lightning_dice.paper.segmentations import organ_means
 from lightning_dice.paper.slices import SOFT_TISSUE_HU, Pictured
 from lightning_dice.paper.statistics import ORGANS_MEAN, SIGNIFICANT
@@ -28,7 +33,11 @@ from lightning_dice.paper.surfaces import surfaces_of
 TEMPLATE = Path(__file__).with_name("page.html")
 WORST = 2  # cases per cell that the page lists
 KEEP_TRIANGLES = 0.35  # of the surfaces in the 3D view
-CELL_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#56B4E9", "#D55E00", "#CC79A7")  # Okabe & Ito
+TITLE_WIDTH = 24  # characters over a column of curves
+COLUMN_PIXELS = 190  # where there are more of them than fit on the page
+OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#56B4E9", "#D55E00", "#CC79A7")  # for the paper's six cells
+CELL_COLOURS = (*OKABE_ITO, *qualitative.Dark24)
+PLACEHOLDER = re.compile("<!--([A-Z]+)-->")
 Pictures = Mapping[str, Mapping[str, Pictured]]  # case → cell → picture
 
 
@@ -47,7 +56,7 @@ def page_html(
         table: `table1.grid_table`.
         pairs: `statistics.compare_cells`.
         lines: paragraphs of text by their heading: the summary, the ranking, the notes.
-        observations: each on our numbers and on the printed ones.
+        observations: each on our numbers and on the printed ones, whose means alone are known.
         pictures: what the slices and the 3D view show.
     """
     data = {
@@ -65,12 +74,9 @@ def page_html(
         "WORST": _worst(cells, pictures),
         "CELLS": "".join(map(_cell, cells)),
         "PLOTLY": get_plotlyjs(),
-        "DATA": json.dumps(data).replace("</", "<\\/"),
+        "DATA": str(htmlsafe_json_dumps(data)),
     }
-    text = TEMPLATE.read_text(encoding="utf-8")
-    for name, part in parts.items():
-        text = text.replace(f"<!--{name}-->", part)
-    return text
+    return PLACEHOLDER.sub(lambda found: parts[found[1]], TEMPLATE.read_text(encoding="utf-8"))
 
 
 def worst_cases(cells: Sequence[Cell]) -> dict[str, list[str]]:
@@ -83,17 +89,21 @@ def matrix_figure(pairs: pd.DataFrame) -> go.Figure:
     """Differences of the mean organ Dice between all cells, row minus column, marked where Holm's p is below 0.05."""
     of_means = pairs[pairs["row"] == ORGANS_MEAN]
     names = list(dict.fromkeys([*of_means["cell_a"], *of_means["cell_b"]]))
-    values, marks = (pd.DataFrame(fill, names, names, dtype=kind) for fill, kind in ((0.0, float), ("", object)))
+    blank = np.where(np.eye(len(names), dtype=bool), 0.0, np.nan)  # it stays so if two cells have no case in common
+    values = pd.DataFrame(blank, names, names)
+    marks = pd.DataFrame("", names, names, dtype=object)
     for a, b, difference, p in of_means[["cell_a", "cell_b", "difference", "p_holm"]].itertuples(index=False):
-        mark = f"p {p:.3f}" + (" *" if p < SIGNIFICANT else "")
+        mark = (f"p {p:.3f}" if p >= 0.0005 else plotly("p < 0.001")) + (" *" if p < SIGNIFICANT else "")
         for first, second, sign in ((a, b, 1), (b, a, -1)):
             values.loc[first, second] = 100 * sign * difference
             marks.loc[first, second] = f"{100 * sign * difference:+.1f}<br>{mark}"
+    shown = [plotly(name, 30) for name in names]
     heat = go.Heatmap(
-        z=values.to_numpy(), x=names, y=names, text=marks.to_numpy(), texttemplate="%{text}", colorscale="RdBu", zmid=0,
+        z=values.to_numpy(), x=shown, y=shown, text=marks.to_numpy(), texttemplate="%{text}", colorscale="RdBu", zmid=0,
         colorbar={"title": "points"}, hovertemplate="%{y} minus %{x}<br>%{text}<extra></extra>",
     )  # fmt: skip
-    return _styled(go.Figure(heat), 460).update_yaxes(autorange="reversed")
+    figure = _styled(go.Figure(heat), max(460, 60 * len(names))).update_xaxes(type="category")
+    return figure.update_yaxes(type="category", autorange="reversed")
 
 
 def _figures(cells: Sequence[Cell], pairs: pd.DataFrame) -> dict[str, go.Figure]:
@@ -101,8 +111,10 @@ def _figures(cells: Sequence[Cell], pairs: pd.DataFrame) -> dict[str, go.Figure]
 
 
 def _curves(cells: Sequence[Cell]) -> go.Figure:
-    shown = {"shared_xaxes": True, "vertical_spacing": 0.05, "horizontal_spacing": 0.03}
-    figure = make_subplots(1 + len(STAGES), len(cells), column_titles=[cell.name for cell in cells], **shown)
+    spacing = min(0.03, 0.2 / len(cells))
+    titles = [plotly(cell.name, TITLE_WIDTH) for cell in cells]
+    shown = {"shared_xaxes": True, "vertical_spacing": 0.05, "horizontal_spacing": spacing, "column_titles": titles}
+    figure = make_subplots(1 + len(STAGES), len(cells), **shown)
     begun = next(column for column, cell in enumerate(cells, start=1) if cell.runs)  # the legend is of its lines
     for column, cell in enumerate(cells, start=1):
         for (row, stage), run in itertools.product(enumerate(STAGES, start=2), cell.runs[:1]):
@@ -119,16 +131,19 @@ def _curves(cells: Sequence[Cell]) -> go.Figure:
         figure.update_yaxes(range=[0, 1.01], row=row)
         figure.update_yaxes(title_text=f"Dice, {stage}", row=row, col=1)
     figure.update_yaxes(title_text="loss", row=1, col=1)
-    figure.update_layout(hovermode="x").update_annotations(font_size=12)  # six titles side by side
-    return _styled(figure, 720).update_traces(mode="lines").update_xaxes(title_text="iteration", row=1 + len(STAGES))
+    figure.update_annotations(font_size=12)  # six titles side by side
+    _styled(figure, 720).update_traces(mode="lines").update_xaxes(title_text="iteration", row=1 + len(STAGES))
+    lines = max(title.count("<br>") for title in titles)
+    width = COLUMN_PIXELS * len(cells) if len(cells) > len(TABLE1) else None  # else as wide as the page
+    return figure.update_layout(hovermode="x", width=width, margin_t=60 + 16 * lines)
 
 
 def _distributions(cells: Sequence[Cell]) -> go.Figure:
     figure = go.Figure()
     for cell, colour in zip(cells, CELL_COLOURS * len(cells), strict=False):
         organs = cell.scores[cell.scores["name"] != NAMES[0]]
-        figure.add_box(x=organs["name"], y=organs["dice"], name=cell.name, text=organs["case"], boxpoints="all",
-                       jitter=0.4, pointpos=0, marker={"size": 4, "color": colour})  # fmt: skip
+        figure.add_box(x=organs["name"], y=organs["dice"], name=plotly(cell.name), text=organs["case"].map(plotly),
+                       boxpoints="all", jitter=0.4, pointpos=0, marker={"size": 4, "color": colour})  # fmt: skip
     return (
         _styled(figure, 460)
         .update_layout(boxmode="group")
@@ -175,15 +190,15 @@ def _meshes(label: np.ndarray, spacing_mm: Sequence[float]) -> list[dict[str, An
 
 def _table(table: pd.DataFrame) -> str:
     """Rows of Table 1, a column per cell: ours, its interval, the printed value and the difference."""
-    cells = list(dict.fromkeys(zip(table["loss"], table["lr"], strict=True)))
-    head = "".join(f'<th scope="col"><button>{html.escape(f"{loss}, {lr:g}")}</button></th>' for loss, lr in cells)
+    cells = table["cell"].unique()
+    head = "".join(f'<th scope="col"><button>{html.escape(cell)}</button></th>' for cell in cells)
     best = table.groupby("row")["dice"].max().round(1)
     body = []
     for row, values in table.groupby("row", sort=False):
-        by_cell = {(v.loss, v.lr): v for v in values.itertuples()}
+        by_cell = {value.cell: value for value in values.itertuples()}
         columns = []
-        for key in cells:
-            value = by_cell[key]
+        for cell in cells:
+            value = by_cell[cell]
             own = "–" if np.isnan(value.dice) else f"{value.dice:.1f}"
             own = f"<b>{own}</b>" if round(value.dice, 1) == best[row] else own
             interval = "" if np.isnan(value.low) else f"<small>{value.low:.1f} to {value.high:.1f}</small>"
@@ -192,7 +207,7 @@ def _table(table: pd.DataFrame) -> str:
             columns.append(
                 f'<td data-value="{value.dice}">{own}{interval}{printed}{"</small>" if printed else ""}</td>'
             )
-        body.append(f'<tr><th scope="row">{row}</th>{"".join(columns)}</tr>')
+        body.append(f'<tr><th scope="row">{html.escape(row)}</th>{"".join(columns)}</tr>')
     first = '<th scope="col"><button>class</button></th>'
     return f"<table id='table1'><thead><tr>{first}{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
 
@@ -203,7 +218,7 @@ def _observations(observations: Sequence[tuple[Observation, Observation]]) -> st
         f"</small></td><td><b>{printed.answer}</b><small>{html.escape(printed.figures)}</small></td></tr>"
         for ours, printed in observations
     )
-    head = "<tr><th>claim</th><th>here</th><th>the printed Table 1</th></tr>"
+    head = "<tr><th>claim</th><th>here, by intervals</th><th>Table 1, by its means alone</th></tr>"
     return f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
 
 
@@ -214,8 +229,9 @@ def _worst(cells: Sequence[Cell], pictures: Pictures) -> str:
         for case in cases:
             text = f"{name}: {case}, mean organ Dice {100 * means.loc[case, name]:.1f} %"
             is_shown = name in pictures.get(case, {})
-            link = f'<a href="#viewer" data-case="{html.escape(case)}" data-cell="{html.escape(name)}">{text}</a>'
-            items.append(f"<li>{link if is_shown else text}</li>")
+            data = f'data-case="{html.escape(case)}" data-cell="{html.escape(name)}"'
+            text = html.escape(text)
+            items.append(f'<li><a href="#viewer" {data}>{text}</a></li>' if is_shown else f"<li>{text}</li>")
     return f"<ul>{''.join(items)}</ul>"
 
 
@@ -224,6 +240,6 @@ def _cell(cell: Cell) -> str:
     for run in cell.runs:
         for file in (run.run.config, run.run.environment):
             if file.is_file():
-                text = html.escape(file.read_text(encoding="utf-8"))
+                text = html.escape(file.read_text(encoding="utf-8", errors="replace"))
                 said += f"<h4>{html.escape(str(file))}</h4><pre>{text}</pre>"
     return f"<details>{said}</details>"

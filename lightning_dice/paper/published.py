@@ -2,6 +2,8 @@
 
 WEIGHTINGS = {"uniform": "W_u", "simple": "W_s", "square": "W_q"}
 RATES = {0.001: "μ_1", 0.01: "μ_2"}
+# Of the loss beside the weighting; the paper has ε in the weights and no smoothing, the other two it leaves open.
+LOSS_SETTINGS = {"epsilon": 1.0, "pool": "batch", "smooth": 0.0, "normalize": None}
 ROWS = (
     "background", "artery", "vein", "liver", "spleen", "stomach", "gallbladder", "pancreas", "AVG", "MAX", "MIN",
 )  # fmt: skip

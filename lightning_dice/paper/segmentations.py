@@ -1,5 +1,7 @@
 """The paper's Figures 2 to 4: per weighting, axial slices above surface renderings, truth beside predictions."""
 
+import textwrap
+import zlib
 from collections.abc import Sequence
 
 import nibabel as nib
@@ -7,19 +9,26 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lightning_dice.data.labels import NAMES
+from lightning_dice.data.labels import NAMES, NUM_CLASSES
+from lightning_dice.paper.escaping import LITERAL
 from lightning_dice.paper.grid import Cell
 from lightning_dice.paper.slices import Pictured, draw_slice, organ_legend, read_pictured, richest_slice
 from lightning_dice.paper.surfaces import bounds_of, render, surfaces_of
 from lightning_dice.runs import read_json
 
+TITLE_WIDTH = 48  # characters over a column
+
 
 def typical_case(cells: Sequence[Cell]) -> str | None:
-    """The case with the median of the organs' Dice, averaged over all cells: one patient for all figures."""
-    means = organ_means(cells)
+    """The case with the median of the organs' Dice, averaged over all cells: one patient for all figures.
+
+    It is one that all cells scored, if there is any.
+    """
+    means = organ_means(cells).dropna(how="all")
     if means.empty:
         return None
-    order = means.mean(axis=1).sort_values()
+    common = means.dropna()
+    order = (means if common.empty else common).mean(axis=1).sort_values()
     return str(order.index[len(order) // 2])
 
 
@@ -29,18 +38,33 @@ def organ_means(cells: Sequence[Cell]) -> pd.DataFrame:
 
 
 def picture(cell: Cell, case: str) -> Pictured | str:
-    """A test case with a cell's prediction, the first seed's; or why there is none, such as a file that is missing."""
+    """A test case with a cell's prediction, the first seed's; or why there is none: a file, and what is wrong."""
     first = cell.finished[0]
+    run, file = first.run, first.run.prediction(case)
     try:
-        files = read_json(first.run.cases)[case]
-        image = nib.load(first.run.prediction(case))
+        low, high = map(float, first.config["data"]["preparation"]["window_hu"])
+    except (ValueError, KeyError, TypeError):
+        return f"{run.config}: no data.preparation.window_hu in it"
+    if not run.cases.is_file():
+        return f"{run.cases}: not there"
+    try:
+        files = read_json(run.cases)[case]
+        names = files["image"], files["label"]
+    except (KeyError, TypeError):
+        return f"{run.cases}: no image and label of {case} in it"
+    try:
+        image = nib.load(file)
         label, spacing_mm = np.asarray(image.dataobj), image.header.get_zooms()
-        window = first.config["data"]["preparation"]["window_hu"]
-        return read_pictured(case, files["image"], files["label"], label, spacing_mm, window)
-    except KeyError:
-        return f"{first.run.cases}: not there, or without {case}"
-    except (OSError, EOFError, ValueError, nib.filebasedimages.ImageFileError) as error:
-        return str(error)
+    except (OSError, EOFError, ValueError, zlib.error, nib.filebasedimages.ImageFileError) as error:
+        return f"{file}: broken ({error})"
+    try:
+        found = read_pictured(case, *names, label, spacing_mm, (low, high))
+    except (OSError, EOFError, ValueError, TypeError) as error:
+        return f"{' or '.join(map(str, names))}: broken ({error})"
+    shapes = {found.hu.shape, found.truth.shape, label.shape}
+    if len(shapes) > 1 or label.ndim != 3 or not np.isin((found.truth, label), np.arange(NUM_CLASSES)).all():
+        return f"{file}: broken (no label map of the classes on the grid of {names[0]})"
+    return found
 
 
 def weighting_figure(loss: str, pictures: dict[str, Pictured]) -> Figure:
@@ -48,19 +72,20 @@ def weighting_figure(loss: str, pictures: dict[str, Pictured]) -> Figure:
 
     Args:
         loss: the weighting.
-        pictures: one case with the predictions of the weighting's cells, by their names; at least one.
+        pictures: one case with the predictions of the weighting's cells, by their settings; at least one.
     """
     first = next(iter(pictures.values()))
     columns = {"truth": first.truth, **{name: row.prediction for name, row in pictures.items()}}
     surfaces = {name: surfaces_of(label, first.spacing_mm) for name, label in columns.items()}
     bounds_mm = bounds_of(surfaces["truth"] or surfaces_of(np.ones_like(first.truth), first.spacing_mm))
     figure = Figure(figsize=(4.2 * len(columns), 7.4), layout="constrained")
-    figure.suptitle(f"{loss} weights, {first.case}")
+    figure.suptitle(f"{loss} weights, {first.case}", **LITERAL)
     axes = figure.subplots(2, len(columns))
     place = richest_slice(first.truth, 2)
     for (name, label), column in zip(columns.items(), axes.T, strict=True):
         draw_slice(column[0], first, label, "axial", place)
-        column[0].set_title(name if name == "truth" else f"learning rate {name.rpartition(', ')[2]}", fontsize=10)
+        title = name if name == "truth" else f"learning rate {name}"
+        column[0].set_title(textwrap.fill(title, TITLE_WIDTH), fontsize=10, **LITERAL)
         column[1].imshow(render(surfaces[name], bounds_mm))
         column[1].set_axis_off()
     organ_legend(figure)

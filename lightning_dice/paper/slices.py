@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from lightning_dice.data.labels import BACKGROUND, LABELS, NUM_CLASSES
+from lightning_dice.paper.escaping import LITERAL
 
 SOFT_TISSUE_HU = (-160.0, 240.0)
 PLANES = {"axial": 2, "coronal": 1}
@@ -47,7 +48,7 @@ def slices_figure(rows: Sequence[Pictured], title: str = "") -> Figure:
     Patients are seen as radiologists see them: from the feet and from the front, so that their right is on the left.
     """
     figure = Figure(figsize=(12.5, 0.5 + 3.1 * len(rows)), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(title, **LITERAL)
     axes = figure.subplots(len(rows), 4, squeeze=False)
     for row, line in zip(rows, axes, strict=True):
         for column, plane in enumerate(PLANES):
@@ -56,7 +57,7 @@ def slices_figure(rows: Sequence[Pictured], title: str = "") -> Figure:
             for offset, (name, label) in enumerate((shown | {"prediction": row.prediction}).items()):
                 axis = line[2 * column + offset]
                 draw_slice(axis, row, label, plane, place)
-                axis.set_title(f"{row.case}, {plane}: {name}", fontsize=9)
+                axis.set_title(f"{row.case}, {plane}: {name}", fontsize=9, **LITERAL)
     organ_legend(figure)
     return figure
 

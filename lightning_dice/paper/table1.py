@@ -1,14 +1,15 @@
 """The paper's Table 1: for one run on the terminal, and for a grid beside the printed one; and the class weights."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from lightning_dice.data.labels import NAMES
+from lightning_dice.paper.escaping import markdown
 from lightning_dice.paper.grid import Cell
-from lightning_dice.paper.published import NOTES, RATES, ROWS, TABLE1, WEIGHTINGS
+from lightning_dice.paper.published import NOTES, RATES, ROWS, WEIGHTINGS
 from lightning_dice.paper.statistics import bootstrap_interval
 
 COLUMNS = {"dice": "Dice %", "jaccard": "Jaccard %", "hd95_mm": "HD95 mm", "surface_dice": "NSD 3 mm %"}
@@ -42,9 +43,10 @@ def grid_table(cells: Sequence[Cell]) -> pd.DataFrame:
     """Table 1 of a grid, a row per row of the table and cell.
 
     Returns:
-        `row, loss, lr, cases, dice, low, high, printed, difference, jaccard`: means over the test cases in percent, NaN
-        where a cell has none; the 95 % interval of the Dice; the paper's value and ours minus it, NaN for rows and
-        cells that the paper does not have. `cases` counts those in which the class is defined.
+        `row, cell, loss, lr, variant, cases, dice, low, high, printed, difference, jaccard`: means over the test cases
+        in percent, NaN where a cell has none; the 95 % interval of the Dice; the paper's value and ours minus it, NaN
+        for rows and cells that the paper does not have, and the latter for AVG, MAX and MIN of fewer classes than the
+        paper's. `cell` names a column; `cases` counts those in which the class is defined.
     """
     rows = []
     for cell in cells:
@@ -54,12 +56,25 @@ def grid_table(cells: Sequence[Cell]) -> pd.DataFrame:
             classes = [row] if row in NAMES else list(NAMES if row == "AVG" else NAMES[1:])
             has_interval = row in NAMES or row.startswith("AVG")
             low, high = bootstrap_interval(dice[classes].to_numpy()) if has_interval else (np.nan, np.nan)
-            printed = dict(zip(ROWS, TABLE1.get((cell.loss, cell.lr), ()), strict=False)).get(row, np.nan)
-            cases = int(dice[classes].notna().any(axis=1).sum())
-            difference = values[row] - printed
-            rows.append((row, cell.loss, cell.lr, cases, values[row], low, high, printed, difference, overlaps[row]))
-    columns = ["row", "loss", "lr", "cases", "dice", "low", "high", "printed", "difference", "jaccard"]
-    return pd.DataFrame(rows, columns=columns)
+            printed = cell.printed.get(row, np.nan)
+            of_all = row in NAMES or dice.notna().any().all()
+            rows.append(
+                {
+                    "row": row,
+                    "cell": cell.name,
+                    "loss": cell.loss,
+                    "lr": cell.lr,
+                    "variant": cell.variant,
+                    "cases": int(dice[classes].notna().any(axis=1).sum()),
+                    "dice": values[row],
+                    "low": low,
+                    "high": high,
+                    "printed": printed,
+                    "difference": values[row] - printed if of_all else np.nan,
+                    "jaccard": overlaps[row],
+                }
+            )
+    return pd.DataFrame(rows)
 
 
 def markdown_table(table: pd.DataFrame, notes: Sequence[str] = NOTES) -> str:
@@ -67,7 +82,7 @@ def markdown_table(table: pd.DataFrame, notes: Sequence[str] = NOTES) -> str:
     dice = _formatted(table, "dice", lambda text: f"**{text}**")
     both = {}
     for cell, column in dice.items():
-        own = table[(table["loss"] == cell[0]) & (table["lr"] == cell[1])]
+        own = table[table["cell"] == cell]
         printed = dict(zip(own["row"], zip(own["printed"], own["difference"], strict=True), strict=True))
         both[cell] = {row: text + _beside(*printed[row]) for row, text in column.items()}
     return "\n".join(
@@ -80,21 +95,23 @@ def markdown_table(table: pd.DataFrame, notes: Sequence[str] = NOTES) -> str:
             "## Jaccard in percent", "",
             *_markdown(_formatted(table, "jaccard", lambda text: f"**{text}**")), "",
             "## Notes", "",
-            *(f"- {note}" for note in notes), "",
+            *(f"- {markdown(note)}" for note in notes), "",
         ]
     )  # fmt: skip
 
 
 def latex_table(table: pd.DataFrame) -> str:
-    """The grid's table in the paper's layout, for `booktabs`; ours above, the printed value below in small type."""
+    """Our numbers in the paper's layout, for `booktabs`."""
     ours = _formatted(table, "dice", lambda text: rf"\textbf{{{text}}}")
     frame = pd.DataFrame(ours).map(lambda text: text.replace("–", "--"))
     rates = {rate: rf"\mu_{number}" for number, rate in enumerate(RATES, start=1)}
-    frame.columns = [
-        f"${WEIGHTINGS.get(loss, loss)}, {rates[lr]} = {lr:g}$" if lr in rates else f"{loss}, ${lr:g}$"
-        for loss, lr in frame.columns
-    ]
-    return frame.style.to_latex(
+    heads = {
+        cell: f"${WEIGHTINGS[loss]}, {rates[lr]} = {lr:g}$"
+        for cell, loss, lr in table.loc[table["printed"].notna(), ["cell", "loss", "lr"]].itertuples(index=False)
+    }
+    # Names that come from settings are escaped first, and the paper's have nothing to escape.
+    style = frame.style.format_index(lambda name: heads.get(name, name), axis="columns", escape="latex")
+    return style.to_latex(
         hrules=True,
         column_format="l" + "r" * len(frame.columns),
         caption="Mean Dice in percent by weighting and initial learning rate. Bold: the best of a row.",
@@ -111,22 +128,21 @@ def _column(matrix: pd.DataFrame) -> dict[str, float]:
     return rows | dict(zip(ORGAN_ROWS, (organs.mean(), organs.max(), organs.min()), strict=True))
 
 
-def _formatted(table: pd.DataFrame, score: str, bold) -> dict[tuple[str, float], dict[str, str]]:
+def _formatted(table: pd.DataFrame, score: str, bold: Callable[[str], str]) -> dict[str, dict[str, str]]:
     """Texts by cell and row, the best of a row emphasised."""
     best = table.groupby("row")[score].max().round(1)
-    texts: dict[tuple[str, float], dict[str, str]] = {}
-    for row, loss, lr, value in table[["row", "loss", "lr", score]].itertuples(index=False):
+    texts: dict[str, dict[str, str]] = {}
+    for row, cell, value in table[["row", "cell", score]].itertuples(index=False):
         text = "–" if np.isnan(value) else f"{value:.1f}"
-        texts.setdefault((loss, lr), {})[row] = bold(text) if round(value, 1) == best[row] else text
+        texts.setdefault(cell, {})[row] = bold(text) if round(value, 1) == best[row] else text
     return texts
 
 
-def _intervals(table: pd.DataFrame) -> dict[tuple[str, float], dict[str, str]]:
-    texts: dict[tuple[str, float], dict[str, str]] = {}
-    for row, loss, lr, low, high in table.dropna(subset="low")[["row", "loss", "lr", "low", "high"]].itertuples(
-        index=False
-    ):
-        texts.setdefault((loss, lr), {})[row] = f"{low:.1f} to {high:.1f}"
+def _intervals(table: pd.DataFrame) -> dict[str, dict[str, str]]:
+    texts: dict[str, dict[str, str]] = {}
+    known = table.dropna(subset="low")
+    for row, cell, low, high in known[["row", "cell", "low", "high"]].itertuples(index=False):
+        texts.setdefault(cell, {})[row] = f"{low:.1f} to {high:.1f}"
     return texts
 
 
@@ -136,12 +152,12 @@ def _beside(printed: float, difference: float) -> str:
     return f" ({printed:.1f})" if np.isnan(difference) else f" ({printed:.1f}, {difference:+.1f})"
 
 
-def _markdown(columns: dict[tuple[str, float], dict[str, str]]) -> list[str]:
+def _markdown(columns: dict[str, dict[str, str]]) -> list[str]:
     if not columns:
         return ["too few cases"]
     rows = dict.fromkeys(row for column in columns.values() for row in column)
     return [
-        "| | " + " | ".join(f"{loss}, {lr:g}" for loss, lr in columns) + " |",
+        "| | " + " | ".join(map(markdown, columns)) + " |",
         "|---|" + "---:|" * len(columns),
         *("| " + " | ".join([row, *(column.get(row, "–") for column in columns.values())]) + " |" for row in rows),
     ]

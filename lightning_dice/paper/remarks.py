@@ -1,0 +1,104 @@
+"""What a reader must know before believing a number of a grid: what is missing, left out, or not alike."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from lightning_dice.data.labels import NAMES
+from lightning_dice.paper.grid import DIGEST, Cell, Grid, differing
+from lightning_dice.paper.statistics import LEAST_CASES, ORGANS_MEAN, smallest_p
+
+MOST_NAMED = 5  # cases in a remark
+
+
+def remarks_on(grid: Grid, pairs: pd.DataFrame) -> list[str]:
+    """Sentences about a grid's runs.
+
+    Args:
+        grid: of the report.
+        pairs: `statistics.compare_cells` of its cells.
+    """
+    finished = [cell for cell in grid.cells if cell.finished]
+    return [
+        *grid.remarks,
+        *(f"{cell.name}: {cell.states}" for cell in grid.cells if cell.left_out or _is_incomplete(cell)),
+        *_unlike_settings(grid.cells),
+        *_seeds(finished),
+        *_cases(finished, pairs),
+        *_classes(finished),
+    ]
+
+
+def _is_incomplete(cell: Cell) -> bool:
+    return len(cell.finished) < max(1, len(cell.runs))
+
+
+def _unlike_settings(cells: Sequence[Cell]) -> list[str]:
+    """Cells that differ from the first one in more than their names say, which makes them no comparison."""
+    begun = [cell for cell in cells if cell.runs and DIGEST not in _keys(cell)]
+    said = []
+    for cell in begun[1:]:
+        told = ("loss", "optim.lr", *_keys(cell), *_keys(begun[0]))
+        if texts := differing(begun[0].runs[0], cell.runs[0], told):
+            said.append(f"{cell.name} differs from {begun[0].name} in more than its name says: {'; '.join(texts)}.")
+    return said
+
+
+def _keys(cell: Cell) -> list[str]:
+    return [part.partition("=")[0] for part in cell.variant.split(", ")] if cell.variant else []
+
+
+def _seeds(finished: Sequence[Cell]) -> list[str]:
+    said = []
+    if max((len(cell.finished) for cell in finished), default=1) > 1:
+        counts = "; ".join(f"{len(cell.finished)} of {cell.name}" for cell in finished)
+        said.append(f"Scores are means over seeds: {counts}.")
+    for cell in finished:
+        if cell.uncommon:
+            said.append(
+                f"{cell.name}: left out, because not all of its seeds scored them, are {_some(cell.uncommon)}; "
+                f"cases that remain: {cell.scores['case'].nunique()}."
+            )
+        if partly := cell.partly_defined:
+            said.append(f"{cell.name}: scores that only some of its seeds define, and the mean is of these: {partly}.")
+    return said
+
+
+def _cases(finished: Sequence[Cell], pairs: pd.DataFrame) -> list[str]:
+    said = []
+    cases = {cell.name: frozenset(cell.scores["case"]) for cell in finished}
+    if len(set(cases.values())) > 1:
+        counts = "; ".join(f"{len(own)} of {name}" for name, own in cases.items())
+        said.append(
+            f"The cells were tested on different cases ({counts}): their means in Table 1 are not over the same "
+            "patients. Tests and claims use the cases that cells have in common."
+        )
+    counts = pairs.loc[pairs["row"] == ORGANS_MEAN, "cases"]
+    if len(counts):
+        count = int(counts.min())
+        where = "" if count == counts.max() else " in one of the comparisons"
+        said.append(
+            f"{count} test cases{where}: no signed-rank test of so many can give a p below {smallest_p(count):.3g}, "
+            "and Holm's correction only raises it."
+        )
+    if few := [name for name, own in cases.items() if len(own) < LEAST_CASES]:
+        said.append(f"Intervals over fewer than {LEAST_CASES} cases are too narrow: {'; '.join(few)}.")
+    return said
+
+
+def _classes(finished: Sequence[Cell]) -> list[str]:
+    said = []
+    for cell in finished:
+        defined = cell.matrix().notna().any()
+        if not defined.all() and len(cell.scores):
+            lacking = [name for name in NAMES if not defined[name]]
+            said.append(
+                f"{cell.name}: AVG, MAX and MIN are over {defined.sum()} of {len(NAMES)} classes, without "
+                f"{', '.join(lacking)}, and do not compare with the paper's."
+            )
+    return said
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
