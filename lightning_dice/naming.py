@@ -30,16 +30,11 @@ def loss_name(config: dict[str, Any]) -> str:
 
 def run_folder(config: dict[str, Any]) -> Path:
     """`OUTPUT_DIR/DATA/NAME/loss=…,lr=…,seed=…`, and a `,KEY=VALUE` for each setting that differs from the preset."""
-    parts = [
-        f"loss={loss_name(config)}",
-        f"lr={_number(config['optim']['lr'])}",
-        f"seed={config['seed']}",
-        *_variant(config),
-    ]
-    name = ",".join(parts)
-    if len(name.encode()) > LONGEST:
-        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-        name = ",".join([*parts[:3], f"settings={digest}"])
+    cell = f"loss={loss_name(config)},lr={_number(config['optim']['lr'])},seed={config['seed']}"
+    variant = ",".join(_variant(config))
+    if len(f"{cell},{variant}".encode()) > LONGEST:
+        variant = f"settings={hashlib.sha256(variant.encode()).hexdigest()[:8]}"  # of the same ones the same
+    name = f"{cell},{variant}" if variant else cell
     return Path(config["output_dir"]).expanduser() / str(config["data"]["name"]) / str(config["name"]) / name
 
 

@@ -19,6 +19,7 @@ from lightning_dice.paper.statistics import compare_cells, ranking
 from lightning_dice.paper.surfaces import has_off_screen_gl
 from lightning_dice.paper.table1 import grid_table, latex_table, markdown_table
 from lightning_dice.runs import write_table
+from lightning_dice.settings import ReportSettings, checked
 
 WIDEST = 60_000  # pixels that matplotlib can draw side by side
 
@@ -29,6 +30,7 @@ def report(config: DictConfig) -> Path:
     Raises:
         InputError: no run in the folder that can be read.
     """
+    checked(config, ReportSettings)
     grid = read_grid(config.sweep)
     cells = grid.cells
     folder = Path(config.output).expanduser()

@@ -132,6 +132,7 @@ def test_a_configuration_that_belies_its_folder_is_believed_and_told(tmp_path):
 
 def test_a_name_may_leave_out_what_file_systems_mind(tmp_path):
     told = ["compile=true", "betas=[-0.5,0.9]", "where=a_b_c", "nothing=null", "settings=1234abcd"]
+    write_run(tmp_path, "simple", 0.001, FIFTY)
     run = write_run(tmp_path, "simple", 0.01, FIFTY, folder=",".join(["loss=simple,lr=0.01,seed=0", *told]))
     text = run.config.read_text() + "compile: true\nbetas: [-0.5, 0.9]\nwhere: a/b c\nnothing: null\n"
     run.config.write_text(text)
@@ -160,11 +161,25 @@ def test_the_names_that_training_gives_are_understood(tmp_path, overrides, name)
     config = plain(composed("train", "loss=simple", "optim.lr=0.01", *overrides))
     run = write_run(tmp_path, "simple", 0.01, FIFTY, folder=run_folder(config).name)
     OmegaConf.save(OmegaConf.create(config), run.config)
+    write_run(tmp_path, "uniform", 0.01, FIFTY)
     grid = read_grid(tmp_path)
-    (cell,) = (cell for cell in grid.cells if cell.runs)
+    (cell,) = (cell for cell in grid.cells if cell.runs and cell.loss == "simple")
     assert cell.name.startswith(name)
     assert grid.remarks == ()
     assert bool(cell.printed) == (not overrides)
+
+
+def test_what_all_runs_have_in_common_makes_no_cell_another(tmp_path):
+    """A grid on somebody's own data is the paper's six cells, but not with another loss than the paper's."""
+    scale, smooth = {"data.patch_size": 96, "trainer.max_steps": 20000}, {"loss.smooth": 0.5}
+    for loss in ("uniform", "simple"):
+        write_run(tmp_path / "own", loss, 0.01, FIFTY, settings=scale)
+        write_run(tmp_path / "other", loss, 0.01, FIFTY, settings=scale | smooth)
+    cells = cells_of(tmp_path / "own")
+    assert set(cells) == {"uniform, 0.01", "simple, 0.01"}
+    assert all(cell.printed for cell in cells.values())
+    assert "All runs have data.patch_size=96, trainer.max_steps=20000." in remarks_of(tmp_path / "own")
+    assert set(cells_of(tmp_path / "other")) == {"uniform, 0.01, loss.smooth=0.5", "simple, 0.01, loss.smooth=0.5"}
 
 
 def test_rates_that_look_alike_are_two_cells(tmp_path):

@@ -84,6 +84,8 @@ def test_many_settings_are_told_by_a_short_hash():
     names = [name(override) for override in many]
     assert all(found.startswith(f"{CELL},settings=") and len(found) < 60 for found in names)
     assert len(set(names)) == 2
+    others = [name(many[0], override) for override in ("seed=1", "optim.lr=1", "loss=square")]
+    assert {other.partition("settings=")[2] for other in others} == {names[0].partition("settings=")[2]}
 
 
 def test_a_name_stays_within_its_folder():

@@ -20,6 +20,7 @@ FOLDER = re.compile(r"loss=([^,]+),lr=([^,]+),seed=(\d+)((?:,[^,=]+=.*?)??)(?:,r
 SETTING = re.compile(r",(?=[^,=\[\]]+=)")  # before KEY=VALUE; a value may be a list with commas
 DIGEST = "settings"  # the key that stands for all others where a folder's name would get too long
 ABSENT = "absent"
+Key = tuple[str, float, tuple[str, ...]]  # loss, rate and further settings
 
 
 @dataclass(frozen=True)
@@ -135,8 +136,9 @@ def read_grid(folder: Path | str) -> Grid:
     """All cells below a folder.
 
     A run belongs to the cell that its configuration describes; a folder's name that says otherwise is remarked upon.
-    Further settings come from the name, which alone tells them from the preset's. Of several runs of one cell and seed,
-    which `rerun=true` leaves, the last finished one counts.
+    Further settings come from the name, which alone tells them from the preset's; what all runs have in common, besides
+    settings of loss and optimiser, is the experiment's, and makes no cell another. Of several runs of one cell and
+    seed, which `rerun=true` leaves, the last finished one counts.
 
     Raises:
         InputError: no such folder, or no run in it that can be read.
@@ -144,8 +146,8 @@ def read_grid(folder: Path | str) -> Grid:
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise InputError(f"sweep={folder}: no such folder; expected the one that holds the runs, RUNS/DATA/NAME")
-    found: dict[tuple[str, float, str], list[StoredRun]] = {}
-    broken: dict[tuple[str, float, str], list[str]] = {}
+    found: dict[Key, list[StoredRun]] = {}
+    broken: dict[Key, list[str]] = {}
     remarks = []
     named = {path: FolderName.of(path.name) for path in folder.glob("loss=*") if path.is_dir()}
     for path, name in sorted(named.items(), key=lambda item: (item[1].rerun if item[1] else 0, item[0].name)):
@@ -155,23 +157,34 @@ def read_grid(folder: Path | str) -> Grid:
         try:
             run = read_run(Run(path))
         except (InputError, OSError) as error:  # the latter of a folder that may not be entered
-            key = (name.loss, name.lr, ", ".join(name.variant))
+            key = (name.loss, name.lr, name.variant)
             broken.setdefault(key, []).append(f"seed {name.seed}: broken ({error})")
             continue
         variant, lies = _variant(name, run)
-        found.setdefault((run.loss, run.lr, ", ".join(variant)), []).append(run)
+        found.setdefault((run.loss, run.lr, tuple(variant)), []).append(run)
         if lies:
             remarks.append(f"{path.name}: its config.yaml says {', '.join(lies)}, and counts as such")
     if not found:
         reasons = [reason.partition(": ")[2] for reasons in broken.values() for reason in reasons]
         what = f"no run in it can be read: {'; '.join(reasons)}" if reasons else "no run in it"
         raise InputError(f"sweep={folder}: {what}; expected folders such as loss=simple,lr=0.01,seed=0")
-    papers = [(*key, "") for key in TABLE1]
-    others = sorted((found.keys() | broken.keys()) - set(papers), key=lambda key: (key[0] not in WEIGHTINGS, *key))
-    keys = [*papers, *others]
-    return Grid(
-        tuple(_cell(key, found.get(key, ()), broken.get(key, ())) for key in keys), tuple(map(_one_line, remarks))
-    )
+    common = _common([*found, *broken])
+    if common:
+        remarks.append(f"All runs have {', '.join(common)}.")
+    cells: dict[Key, Cell] = {(*key, ()): Cell(*key) for key in TABLE1}
+    for loss, lr, parts in sorted(found.keys() | broken.keys(), key=lambda key: (key[0] not in WEIGHTINGS, *key)):
+        variant = tuple(part for part in parts if part not in common)
+        runs, reasons = found.get((loss, lr, parts), ()), broken.get((loss, lr, parts), ())
+        cells[loss, lr, variant] = _cell((loss, lr, ", ".join(variant)), runs, reasons)
+    return Grid(tuple(cells.values()), tuple(map(_one_line, remarks)))
+
+
+def _common(keys: Sequence[Key]) -> list[str]:
+    """The KEY=VALUE that all have, but for those of loss and optimiser, which are what cells are about."""
+    first, *others = (variant for _, _, variant in keys)
+    return [
+        part for part in first if not part.startswith(("loss.", "optim.")) and all(part in other for other in others)
+    ]
 
 
 def differing(a: StoredRun, b: StoredRun, ignored: Sequence[str] = ()) -> list[str]:
@@ -229,9 +242,9 @@ def _variant(name: FolderName, run: StoredRun) -> tuple[list[str], list[str]]:
         said = text if key == DIGEST else setting_text(settings.get(key, ABSENT))
         variant.append(f"{key}={said}")
         lies += [] if _same(text, said) else [variant[-1]]
-    if run.config["loss"]["_target_"] == OUR_LOSS and DIGEST not in told:
+    if run.config["loss"]["_target_"] == OUR_LOSS:
         untold = _untold_loss_settings(run.config["loss"], told)
-        variant, lies = variant + untold, lies + untold
+        variant, lies = variant + untold, lies + ([] if DIGEST in told else untold)
     return variant, lies
 
 
