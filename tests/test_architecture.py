@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "lightning_dice"
 ORDER = [
-    "errors", "files",
+    "errors", "files", "parallel",
     "data.labels", "data.dicom", "data.scans", "data.label_maps", "data.cases", "data.integrity",
     "data.layouts.nnunet", "data.layouts.paired", "data.layouts.totalsegmentator",
     "data.phantom.body", "data.phantom.anatomy", "data.phantom.dataset",
