@@ -22,6 +22,7 @@ from lightning_dice.files import replacing
 
 ALL_CASES = 1  # as data.test: every case is a test case
 ON_ERROR = ("stop", "skip")
+MOST_NAMED = 10  # organs in a line
 MOST_PADDING = 0.5  # of a patch, in the training volume that fills it best: beyond it most of the work is on nothing
 TOLD_PADDING = 0.25  # on average: as patches of 64 in volumes of 48 slices have, which is worth a line
 
@@ -145,6 +146,7 @@ class CTDataModule(pl.LightningDataModule):
             raise InputError(f"data.exclude={unknown}: no such case in {self.root}; expected ids such as {ids[0]}")
         self.excluded = dict.fromkeys(self.exclude, "data.exclude")
         chosen = [case for case in cases if case.id not in self.excluded]
+        self._tell_foreign(cases)
         shared = set(NAMES).intersection(*(case.annotated for case in cases))
         self.annotated = tuple(name for name in NAMES if name in shared)
         self.classes = self._classes()
@@ -155,6 +157,13 @@ class CTDataModule(pl.LightningDataModule):
         else:
             self.split = split_cases(ids, self.test, self.validation, self.split_seed)
         return chosen
+
+    def _tell_foreign(self, cases: Sequence[Case]) -> None:
+        """Name what becomes background because no class of ours stands for it."""
+        if foreign := list(dict.fromkeys(name for case in cases for name in case.foreign)):
+            more = f" and {len(foreign) - MOST_NAMED} more" if len(foreign) > MOST_NAMED else ""
+            named = ", ".join(foreign[:MOST_NAMED]) + more
+            print(f"{self.root}: declares {named}: not classes of this package, counted as background")
 
     def _judge(self, examinations: Sequence[Examination]) -> None:
         """Record all findings, and end with the errors among them or skip their cases."""
