@@ -9,6 +9,7 @@ from lightning_dice.data.integrity import findings_table
 from lightning_dice.loss import WEIGHTINGS, class_weights
 from lightning_dice.paper.card import write_card
 from lightning_dice.paper.table1 import classes_table
+from lightning_dice.settings import PrepareSettings, checked
 
 
 def prepare(config: DictConfig) -> CTDataModule:
@@ -20,6 +21,7 @@ def prepare(config: DictConfig) -> CTDataModule:
     Raises:
         InputError: a data set that cannot be used; all its problems in one message.
     """
+    checked(config, PrepareSettings)
     data = build_datamodule(config)
     try:
         data.check() if config.check else data.setup()

@@ -7,12 +7,12 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "lightning_dice"
 ORDER = [
-    "errors", "files", "settings",
+    "errors", "files", "parallel", "settings",
     "data.labels", "data.pixel_data", "data.dicom", "data.headers", "data.scans", "data.label_maps",
     "data.cases", "data.integrity", "data.organs",
     "data.layouts.nnunet", "data.layouts.paired", "data.layouts.totalsegmentator",
     "data.phantom.body", "data.phantom.anatomy", "data.phantom.dataset",
-    "data.volumes", "data.store", "data.patches", "data.datamodule",
+    "data.volumes", "data.store", "data.patches", "data.loaders", "data.datamodule",
     "network", "loss", "metrics", "inference", "runs", "naming", "sessions", "checkpoints", "module",
     "paper.published", "paper.escaping", "paper.stored", "paper.grid", "paper.statistics", "paper.observations",
     "paper.remarks", "paper.table1", "paper.figure1",
@@ -37,6 +37,7 @@ FORBIDDEN = {
     "data.volumes": {"torch", "torchio", "pytorch_lightning", "hydra"},
     "data.store": {"pytorch_lightning", "torchio", "hydra"},
     "data.patches": {"pytorch_lightning", "lightning_dice.data.layouts", "lightning_dice.network"},
+    "data.loaders": {"pytorch_lightning", "lightning_dice.data.layouts", "lightning_dice.network"},
     "data.datamodule": {"lightning_dice.network", "lightning_dice.loss"},
     "network": {"lightning_dice"},
     "loss": {"lightning_dice"},

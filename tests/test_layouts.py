@@ -48,6 +48,35 @@ def test_nnunet_knows_synonyms_and_regions(tmp_path):
     assert case.annotated == ("background", "artery", "vein", "liver", "gallbladder")
 
 
+@pytest.mark.parametrize(
+    ("labels", "foreign"),
+    [
+        ({"background": 0, "liver": 3}, ()),
+        ({"air": 0, "liver": 3, "kidney_left": 1, "kidney_right": 2}, ("kidney_left", "kidney_right")),
+        ({"background": 0, "liver": [2, 3], "tumour": 3}, ()),  # it is the liver's
+        ({"background": 0, "liver": 2, "tumour": 3, "all": [2, 3]}, ("tumour", "all")),
+    ],
+)
+def test_nnunets_organs_that_are_none_of_ours_are_known(tmp_path, labels, foreign):
+    write_nnunet(tmp_path, 2)
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
+    assert [case.foreign for case in nnunet_cases(tmp_path)] == [foreign, foreign]
+
+
+@pytest.mark.parametrize(
+    ("ids", "highest", "foreign"),
+    [
+        ({"liver": 1}, 1, ()),
+        ({"liver": [1, 2], "spleen": 4}, 4, ("value 3",)),
+        ({"liver": 3, "spleen": [7, 8]}, 255, ("values 1 to 2", "values 4 to 6", "values 9 to 255")),
+    ],
+)
+def test_values_of_pairs_that_are_none_of_ours_are_known(tmp_path, ids, highest, foreign):
+    write_nifti(tmp_path / "img/img1.nii", np.zeros((4, 4, 4), np.uint8))
+    (case,) = paired_cases(tmp_path, ids=ids, **{**PAIRED, "highest": highest})
+    assert case.foreign == foreign
+
+
 def test_nnunet_lists_cases_without_a_partner_too(tmp_path):
     write_nnunet(tmp_path, 3)
     (tmp_path / "labelsTr" / "case_0.nii.gz").unlink()
@@ -86,6 +115,7 @@ def test_totalsegmentator_reads_the_masks_of_our_classes(tmp_path):
             write_nifti(tmp_path / subject / "segmentations" / f"{mask}.nii.gz", np.zeros((4, 4, 4), np.uint8))
     cases = totalsegmentator_cases(tmp_path)
     assert [case.id for case in cases] == ["s0000", "s0001"]
+    assert [case.foreign for case in cases] == [("heart",), ("heart",)]
     painted = {file.path.name.removesuffix(".nii.gz"): NAMES[dict(file.ids)[1]] for file in cases[0].labels}
     assert painted == MASKS
     assert set(MASKS.values()) == set(NAMES[1:])
@@ -290,3 +320,28 @@ def test_organs_that_are_not_chosen_are_background(nnunet_root, tmp_path):
 def test_classes_that_the_data_set_does_not_have_are_refused(nnunet_root, tmp_path, labels):
     with pytest.raises(InputError, match=r"^data.labels=.*: expected .*"):
         prepared("nnunet", tmp_path, f"data.root={nnunet_root}", f"data.labels={labels}")
+
+
+def with_foreign_organs(root, names):
+    """Values of organs that the label maps do not hold, which may be so in a few cases."""
+    write_nnunet(root, 4)
+    labels = {name: index for index, name in enumerate([*NAMES, *names])}
+    (root / "dataset.json").write_text(json.dumps({"labels": labels, "file_ending": ".nii.gz"}))
+    return [f"data.root={root}"]
+
+
+def test_what_counts_as_background_is_told_once_by_each_command(tmp_path, capsys):
+    root = with_foreign_organs(tmp_path / "raw", ["kidney_left", "kidney_right", "tumour"])
+    line = f"{tmp_path}/raw: declares kidney_left, kidney_right, tumour: "
+    line += "not classes of this package, counted as background"
+    prepared("nnunet", tmp_path, *root, "check=true")
+    assert capsys.readouterr().out.splitlines().count(line) == 1
+    data = prepared("nnunet", tmp_path, *root)
+    data.setup()  # Lightning does again
+    assert capsys.readouterr().out.splitlines().count(line) == 1
+    many = with_foreign_organs(tmp_path / "many", [f"vertebra_{number}" for number in range(24)])
+    prepared("nnunet", tmp_path, *many)
+    assert "vertebra_8, vertebra_9 and 14 more: not classes" in capsys.readouterr().out
+    ours = with_foreign_organs(tmp_path / "ours", [])
+    prepared("nnunet", tmp_path, *ours)
+    assert "not classes of this package" not in capsys.readouterr().out

@@ -1,4 +1,7 @@
+import os
+import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +10,8 @@ import torch
 import torchio as tio
 
 from lightning_dice.data.layouts.nnunet import nnunet_cases
-from lightning_dice.data.patches import PatchQueue, collate, pad_to, patch_loader, subject_of, volume_loader
+from lightning_dice.data.loaders import patch_loader
+from lightning_dice.data.patches import PatchQueue, collate, pad_to, padding_share, subject_of
 from lightning_dice.data.store import prepare_cases
 from lightning_dice.data.volumes import Preparation
 from lightning_dice.errors import InputError
@@ -177,13 +181,26 @@ def test_the_queue_has_torchios_length(cases):
     assert len(make_queue(cases, samples_per_volume=2)) == 2 * len(cases)
 
 
-def test_whole_volumes_come_one_by_one(cases):
-    volumes = list(volume_loader(cases, workers=0, pin_memory=False))
-    assert [batch.ids for batch in volumes] == [[case.id] for case in cases]
-    assert np.array_equal(volumes[2].label[0], np.load(cases[2].label))
-    assert np.allclose(volumes[2].image[0, 0], np.load(cases[2].image))
-
-
 def test_collate_keeps_the_order(cases):
     subjects = [subject_of(case) for case in cases[:3]]
     assert collate(subjects).ids == [case.id for case in cases[:3]]
+
+
+@pytest.mark.parametrize("name", ["image", "label"])
+def test_a_file_that_is_shortened_while_training_is_an_error_and_no_other_voxels(cases, tmp_path, name):
+    moved = {part: tmp_path / f"{part}.npy" for part in ("image", "label")}
+    for part, path in moved.items():
+        shutil.copy(getattr(cases[0], part), path)
+    case = replace(cases[0], **moved)
+    assert torch.equal(subject_of(case)["image"].data, subject_of(cases[0])["image"].data)
+    os.truncate(moved[name], moved[name].stat().st_size - 64)
+    with pytest.raises(RuntimeError, match=f"{name}.npy.* smaller than"):
+        subject_of(case)
+
+
+def test_what_is_padding_does_not_depend_on_the_place(cases):
+    for size in ((24, 20, 28), (24, 27, 28), (30, 25, 36), (12, 40, 56)):
+        patch = make_queue(cases, patch_size=size)[0]
+        assert padding_share(cases[0], size) == pytest.approx(
+            (patch["image"].data == 0).double().mean().item(), abs=1e-3
+        )

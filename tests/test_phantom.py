@@ -1,3 +1,4 @@
+import errno
 import os
 
 import nibabel as nib
@@ -9,6 +10,7 @@ from lightning_dice.data.labels import NAMES
 from lightning_dice.data.phantom.body import NO_GALLBLADDER, SHAPE_XY, SLICES, draw_patient
 from lightning_dice.data.phantom.dataset import make_phantom, phantom_cases, write_phantoms
 from lightning_dice.errors import InputError
+from tests.full_disk import room_for
 
 # Shares of voxels in one real CT of TotalSegmentator's repository, in the order of NAMES.
 REAL_SHARES = np.array([95.5, 0.13, 0.08, 3.0, 0.70, 0.38, 0.10, 0.04]) / 100
@@ -147,3 +149,33 @@ def test_a_folder_of_other_phantoms_is_refused_and_left_alone(tmp_path):
     with pytest.raises(InputError, match="phantoms=0"):
         write_phantoms(tmp_path / "none", 0)
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]", b"null"])
+def test_a_damaged_description_is_refused_in_a_line(tmp_path, content):
+    write_phantoms(tmp_path, 1, workers=1, progress=False)
+    (tmp_path / "dataset.json").write_bytes(content)
+    before = files(tmp_path)
+    with pytest.raises(InputError, match=r"dataset.json: (cannot be read|describes another).* data.root ") as refusal:
+        phantom_cases(tmp_path, 1)
+    assert "\n" not in str(refusal.value)
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_disk_is_told_and_leaves_no_half_of_a_phantom(tmp_path, workers):
+    for room, name in ((100, "dataset.json"), (50_000, "imagesTr/phantom_000")):
+        with room_for(room), pytest.raises(OSError, match="File too large") as failure:
+            write_phantoms(tmp_path / "phantoms", 2, workers=workers, progress=False)
+        assert failure.value.errno == errno.EFBIG
+        assert failure.value.filename.startswith(str(tmp_path / "phantoms" / name))
+        assert list(files(tmp_path / "phantoms")) == (["dataset.json"] if room > 100 else [])
+
+
+def test_half_a_phantom_is_drawn_again_and_what_a_kill_left_is_removed(tmp_path):
+    write_phantoms(tmp_path, 1, workers=1, progress=False)
+    whole = files(tmp_path)
+    (tmp_path / "imagesTr" / "phantom_0000_0000.nii.gz").unlink()
+    (tmp_path / "labelsTr" / ".123-phantom_0000.nii.gz").write_bytes(b"half")
+    write_phantoms(tmp_path, 1, workers=1, progress=False)
+    assert files(tmp_path) == whole

@@ -1,15 +1,22 @@
 import dataclasses
+import errno
+import json
 import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from lightning_dice.data import store
 from lightning_dice.data.layouts.nnunet import nnunet_cases
-from lightning_dice.data.store import fingerprint, prepare_cases
+from lightning_dice.data.store import check_cases, fingerprint, prepare_cases
 from lightning_dice.data.volumes import Preparation, read_volume
+from lightning_dice.prepare import prepare
 from tests.conftest import tiny_case, write_nifti, write_nnunet
+from tests.full_disk import room_for
+from tests.test_train import composed
 
 SETTINGS = Preparation(factor=2)
 
@@ -78,6 +85,142 @@ def test_an_interrupted_case_is_prepared_again(tmp_path):
     ((second,), _) = prepare_cases(nnunet_cases(root), SETTINGS, store)
     assert second == first
     assert np.load(second.image).shape == second.shape
+
+
+def of_record(change):
+    """A damage of a case's files: its record with some values changed."""
+
+    def damage(image, label, record):
+        content = json.loads(record.read_text())
+        change(content)
+        record.write_text(json.dumps(content))
+
+    return damage
+
+
+DAMAGES = {  # and what is said of them
+    "short image": (
+        lambda image, label, record: os.truncate(image, image.stat().st_size - 64),
+        "image.npy: 3424 bytes",
+    ),
+    "short label": (lambda image, label, record: os.truncate(label, 1700), "label.npy: 1700 bytes instead of 1808"),
+    "long label": (lambda image, label, record: os.truncate(label, 1809), "label.npy: 1809 bytes instead of 1808"),
+    "no image": (lambda image, label, record: image.unlink(), "image.npy: No such file"),
+    "no label": (lambda image, label, record: label.unlink(), "label.npy: No such file"),
+    "empty": (lambda image, label, record: record.write_bytes(b""), "JSONDecodeError"),
+    "truncated": (lambda image, label, record: os.truncate(record, 100), "JSONDecodeError"),
+    "no text": (lambda image, label, record: record.write_bytes(b"\xff\xfe{}\x00"), "Decode"),
+    "no object": (lambda image, label, record: record.write_text("[]"), "TypeError"),
+    "nothing in it": (lambda image, label, record: record.write_text("{}"), "KeyError('examination')"),
+    "no hash": (of_record(lambda content: content.pop("sha256")), "KeyError('sha256')"),
+    "hash of no text": (of_record(lambda content: content.update(sha256=None)), "do not fit together"),
+    "shape of texts": (of_record(lambda content: content.update(shape=["12", "10", "14"])), "expected 3 numbers, int"),
+    "shape of two": (of_record(lambda content: content["shape"].pop()), "expected 3 numbers"),
+    "another shape": (of_record(lambda content: content.update(shape=[10, 12, 10])), "do not fit together"),
+    "no count": (of_record(lambda content: content["voxels"].pop()), "expected 8 numbers"),
+    "fractional count": (of_record(lambda content: content["voxels"].__setitem__(0, 0.5)), "expected 8 numbers, int"),
+    "flat affine": (of_record(lambda content: content.update(affine=[1.0] * 16)), "expected 4 numbers"),
+    "affine of three rows": (of_record(lambda content: content["affine"].pop()), "do not fit together"),
+    "no spacing": (of_record(lambda content: content.update(scan_spacing_mm=None)), "expected 3 numbers"),
+    "no examination": (of_record(lambda content: content.update(examination=7)), "TypeError"),
+    "no finding": (of_record(lambda content: content["examination"].update(findings=[{"case": "a"}])), "TypeError"),
+    "another case's": (of_record(lambda content: content["examination"].update(case="case_9")), "do not fit together"),
+}
+
+
+@pytest.fixture(scope="module")
+def sound(nnunet_root, tmp_path_factory):
+    """A store of three cases; only read it."""
+    folder = tmp_path_factory.mktemp("sound")
+    prepare_cases(nnunet_cases(nnunet_root)[:3], SETTINGS, folder, workers=1)
+    return folder
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_what_is_damaged_is_prepared_anew_and_told(nnunet_root, sound, tmp_path, name, capsys):
+    damage, told = DAMAGES[name]
+    folder = shutil.copytree(sound, tmp_path / "store")
+    cases = nnunet_cases(nnunet_root)[:3]
+    whole, examinations = prepare_cases(cases, SETTINGS, folder, workers=1)
+    assert capsys.readouterr().out == ""
+    contents, others = ({path: path.read_bytes() for path in folder.iterdir()}, written(folder))
+    victim = whole[1]
+    damage(victim.image, victim.label, victim.image.with_name(victim.image.name.replace("image.npy", "json")))
+
+    assert check_cases(cases, SETTINGS, folder, workers=1, progress=False) == examinations
+    said = f"{folder}: 1 of 3 prepared cases found damaged, such as case_1-"
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(said)
+    assert line.endswith("; reading anew")
+    assert {path: path.read_bytes() for path in folder.iterdir()} != contents
+
+    assert prepare_cases(cases, SETTINGS, folder, workers=1, progress=False) == (whole, examinations)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(said)
+    assert told in line
+    assert line.endswith("; preparing anew")
+    assert {path: path.read_bytes() for path in folder.iterdir()} == contents
+    now = written(folder)
+    assert all(now[path] == time for path, time in others.items() if not path.startswith("case_1-"))
+    prepare_cases(cases, SETTINGS, folder, workers=1)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("room", [1000, 3000])  # for no file of a case; for all but the image
+def test_a_full_disk_is_told_and_leaves_nothing_of_the_case(nnunet_root, tmp_path, room, workers):
+    folder = tmp_path / "store"
+    with room_for(room), pytest.raises(OSError, match="File too large") as failure:
+        prepare_cases(nnunet_cases(nnunet_root)[:4], SETTINGS, folder, workers=workers, progress=False)
+    assert failure.value.errno == errno.EFBIG
+    assert failure.value.filename.startswith(f"{folder}/case_")
+    assert not list(folder.iterdir())
+    assert len(prepare_cases(nnunet_cases(nnunet_root)[:4], SETTINGS, folder, workers=workers, progress=False)[0]) == 4
+
+
+def test_prepare_ends_with_a_line_when_the_disk_is_full(nnunet_root, tmp_path):
+    overrides = ["data=nnunet", f"data.root={nnunet_root}", "data.preparation.factor=1", f"cache={tmp_path}"]
+    words = [sys.executable, "-m", "lightning_dice.prepare", *overrides]
+    with room_for(20_000):
+        result = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if line and "case/s]" not in line]
+    assert line.startswith(f"error: {tmp_path}/prepared/nnunet/case_")
+    assert line.endswith("image.npy: File too large; allow writing there, make room, or give another folder")
+    assert not list((tmp_path / "prepared" / "nnunet").iterdir())
+
+
+@pytest.mark.parametrize(("name", "room"), [("integrity.csv", 10), ("card.png", 10_000), ("card.html", 30_000)])
+def test_what_stands_beside_the_cases_needs_room_too(nnunet_root, tmp_path, name, room, capsys):
+    config = composed("prepare", tmp_path, "data=nnunet", f"data.root={nnunet_root}")
+    prepare(config)
+    folder = tmp_path / "cache" / "prepared" / "nnunet"
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    with room_for(room), pytest.raises(OSError, match="File too large") as failure:
+        prepare(config)
+    assert (failure.value.errno, failure.value.filename) == (errno.EFBIG, str(folder / name))
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_tables_and_pages_of_the_store_are_written_anew_whatever_stands_there(nnunet_root, tmp_path):
+    config = composed("prepare", tmp_path, "data=nnunet", f"data.root={nnunet_root}")
+    prepare(config)
+    folder = tmp_path / "cache" / "prepared" / "nnunet"
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    for number, name in enumerate(("integrity.csv", "card.md", "card.html")):
+        (folder / name).write_bytes(b"\xff\x00"[:number])
+    prepare(config)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_what_a_killed_preparation_left_is_removed(nnunet_root, tmp_path):
+    leftovers = [tmp_path / f".12-case_0-abc.{ending}" for ending in ("image.npy", "label.npy", "json")]
+    for path in leftovers:
+        path.write_bytes(b"half")
+    prepare_cases(nnunet_cases(nnunet_root)[:1], SETTINGS, tmp_path, progress=False)
+    assert not any(path.exists() for path in leftovers)
+    assert len(written(tmp_path)) == 3
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -26,12 +26,14 @@ class Case:
     """One patient's CT with its labels, as files. The id is unique in its data set and stands for the patient.
 
     `part` is that of the data set's own split, where it has one that is wanted: "train", "val" or "test".
+    `foreign` are organs that the data set declares and that are none of our classes, as it calls them: background.
     """
 
     id: str
     image: Path
     labels: tuple[LabelFile, ...]
     part: str | None = None
+    foreign: tuple[str, ...] = ()
 
     @property
     def annotated(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from pathlib import Path
+from statistics import fmean
 
 import pytorch_lightning as pl
 import torch
@@ -12,7 +13,8 @@ from torch.utils.data import DataLoader
 from lightning_dice.data.cases import Case, Split, given_split, split_cases
 from lightning_dice.data.integrity import ERROR, Examination, Finding, check_copies, findings_frame
 from lightning_dice.data.labels import BACKGROUND, NAMES
-from lightning_dice.data.patches import PatchQueue, Transform, patch_loader, volume_loader
+from lightning_dice.data.loaders import check_shared_memory, patch_loader, volume_loader
+from lightning_dice.data.patches import PatchQueue, Transform, padding_share
 from lightning_dice.data.store import PreparedCase, check_cases, fingerprint, prepare_cases
 from lightning_dice.data.volumes import Preparation
 from lightning_dice.errors import InputError
@@ -20,6 +22,9 @@ from lightning_dice.files import replacing
 
 ALL_CASES = 1  # as data.test: every case is a test case
 ON_ERROR = ("stop", "skip")
+MOST_NAMED = 10  # organs in a line
+MOST_PADDING = 0.5  # of a patch, in the training volume that fills it best: beyond it most of the work is on nothing
+TOLD_PADDING = 0.25  # on average: as patches of 64 in volumes of 48 slices have, which is worth a line
 
 
 class CTDataModule(pl.LightningDataModule):
@@ -141,6 +146,7 @@ class CTDataModule(pl.LightningDataModule):
             raise InputError(f"data.exclude={unknown}: no such case in {self.root}; expected ids such as {ids[0]}")
         self.excluded = dict.fromkeys(self.exclude, "data.exclude")
         chosen = [case for case in cases if case.id not in self.excluded]
+        self._tell_foreign(cases)
         shared = set(NAMES).intersection(*(case.annotated for case in cases))
         self.annotated = tuple(name for name in NAMES if name in shared)
         self.classes = self._classes()
@@ -151,6 +157,13 @@ class CTDataModule(pl.LightningDataModule):
         else:
             self.split = split_cases(ids, self.test, self.validation, self.split_seed)
         return chosen
+
+    def _tell_foreign(self, cases: Sequence[Case]) -> None:
+        """Name what becomes background because no class of ours stands for it."""
+        if foreign := list(dict.fromkeys(name for case in cases for name in case.foreign)):
+            more = f" and {len(foreign) - MOST_NAMED} more" if len(foreign) > MOST_NAMED else ""
+            named = ", ".join(foreign[:MOST_NAMED]) + more
+            print(f"{self.root}: declares {named}: not classes of this package, counted as background")
 
     def _judge(self, examinations: Sequence[Examination]) -> None:
         """Record all findings, and end with the errors among them or skip their cases."""
@@ -211,8 +224,44 @@ class CTDataModule(pl.LightningDataModule):
             )
         return tuple(name for index, name in enumerate(NAMES) if index == BACKGROUND or name in self.labels)
 
+    def check_patches(self) -> None:
+        """See that training patches can be drawn, before anything of a run is written; say if they hold much padding.
+
+        Raises:
+            InputError: sides that are no positive integers, fewer patients than a batch takes, patches that are mostly
+                padding in every training volume, or no room in shared memory for the batches of the workers.
+        """
+        size = self.patch_size
+        if len(size) != 3 or not all(isinstance(side, int) and side > 0 for side in size):
+            raise InputError(f"data.patch_size={list(size)}: expected one or three whole numbers of voxels from 1")
+        queue = self._queue()
+        padding = {case: padding_share(case, size) for case in self._part("train")}
+        best = min(padding, key=padding.get)
+        if padding[best] > MOST_PADDING:
+            shape, filled = " × ".join(map(str, best.shape)), 100 * (1 - padding[best])
+            raise InputError(
+                f"data.patch_size={list(size)}: CT would be {filled:.3g} % of a patch and padding the rest, even in "
+                f"{best.id}, which fills it best with its {shape} voxels; expected at least {1 - MOST_PADDING:.0%} CT, "
+                "lower data.patch_size"
+            )
+        check_shared_memory(self.num_workers, queue, self._part("validation"))
+        if (mean := fmean(padding.values())) > TOLD_PADDING:
+            print(f"data.patch_size={list(size)}: {mean:.0%} of a patch is padding, on average over the training cases")
+
     def train_dataloader(self) -> DataLoader:
-        queue = PatchQueue(
+        queue, beside = self._queue(), self._part("validation")
+        times = self.trainer.accumulate_grad_batches  # batches in an iteration
+        first, last = self.trainer.global_step * times, self.trainer.max_steps * times
+        return patch_loader(queue, first, last, self.num_workers, self._pin, beside)
+
+    def val_dataloader(self) -> DataLoader | list:
+        return self._volumes("validation")
+
+    def test_dataloader(self) -> DataLoader | list:
+        return self._volumes("test")
+
+    def _queue(self) -> PatchQueue:
+        return PatchQueue(
             self._part("train"),
             tio.UniformSampler(self.patch_size),
             self.batch_size,
@@ -220,15 +269,6 @@ class CTDataModule(pl.LightningDataModule):
             self.samples_per_volume,
             self.transform,
         )
-        times = self.trainer.accumulate_grad_batches  # batches in an iteration
-        first, last = self.trainer.global_step * times, self.trainer.max_steps * times
-        return patch_loader(queue, first, last, self.num_workers, self._pin)
-
-    def val_dataloader(self) -> DataLoader | list:
-        return self._volumes("validation")
-
-    def test_dataloader(self) -> DataLoader | list:
-        return self._volumes("test")
 
     def _part(self, part: str) -> list[PreparedCase]:
         return [self.cases[i] for i in getattr(self.split, part)]

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 import torchio as tio
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
 
-from lightning_dice.data.store import PreparedCase
+from lightning_dice.data.store import IMAGE, LABEL, PreparedCase, npy_header
 from lightning_dice.errors import InputError
 
 Transform = Callable[[tio.Subject], tio.Subject]
+
+TORCH = {IMAGE: torch.float16, LABEL: torch.uint8}
 
 
 class Batch(NamedTuple):
@@ -57,18 +58,19 @@ def subject_of(case: PreparedCase, corner: Sequence[int] = (0, 0, 0), size: Sequ
     affine = np.array(case.affine)
     affine[:3, 3] += affine[:3, :3] @ corner
     return tio.Subject(
-        image=tio.ScalarImage(tensor=_mapped(case.image, case.shape, torch.float16)[window], affine=affine),
-        label=tio.LabelMap(tensor=_mapped(case.label, case.shape, torch.uint8)[window], affine=affine),
+        image=tio.ScalarImage(tensor=_mapped(case.image, case.shape, IMAGE)[window], affine=affine),
+        label=tio.LabelMap(tensor=_mapped(case.label, case.shape, LABEL)[window], affine=affine),
         id=case.id,
         **{tio.LOCATION: torch.tensor([*corner, *end])},
     )
 
 
-def _mapped(path: Path, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+def _mapped(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> Tensor:
     """The array in a .npy file as (1, X, Y, Z), read as far as it is used. Writing to it does not reach the file."""
     # numpy's memory maps parse the header and hold the file open, which takes as long as cutting the patch.
-    values = torch.from_file(str(path), size=path.stat().st_size // dtype.itemsize, dtype=dtype)
-    return values[-math.prod(shape) :].view(1, *shape)
+    header = len(npy_header(shape, dtype)) // dtype.itemsize
+    values = torch.from_file(str(path), size=header + math.prod(shape), dtype=TORCH[dtype])  # an error if it is shorter
+    return values[header:].view(1, *shape)
 
 
 def collate(subjects: Sequence[tio.Subject]) -> Batch:
@@ -91,6 +93,11 @@ def pad_to(subject: tio.Subject, size: Sequence[int]) -> tio.Subject:
         return subject
     sides = np.stack([missing // 2, missing - missing // 2], axis=1)  # (3, 2)
     return tio.Pad(sides.ravel().tolist(), padding_mode=0)(subject)
+
+
+def padding_share(case: PreparedCase, patch_size: Sequence[int]) -> float:
+    """The part of a patch of this case that lies outside of its volume, wherever it is drawn."""
+    return 1 - math.prod(min(size / patch, 1) for size, patch in zip(case.shape, patch_size, strict=True))
 
 
 class PatchQueue(tio.Queue):
@@ -192,35 +199,3 @@ def _seeded(*key: int) -> Iterator[None]:
         yield
     finally:
         torch.set_rng_state(state)
-
-
-class _From(Sampler[int]):
-    """Indices from `start` to `stop`; its length counts from 0, because a resumed run counts its steps so."""
-
-    def __init__(self, start: int, stop: int):
-        self.start, self.stop = start, stop
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self.start, self.stop))
-
-    def __len__(self) -> int:
-        return self.stop
-
-
-def patch_loader(queue: PatchQueue, first: int, last: int, workers: int, pin_memory: bool) -> DataLoader:
-    """Batches `first` to `last - 1` of the queue, loaded by background processes if `workers` is above 0."""
-    return tio.SubjectsLoader(
-        queue,
-        collate_fn=collate,
-        batch_size=queue.batch_size,
-        sampler=_From(first * queue.batch_size, last * queue.batch_size),
-        num_workers=workers,
-        pin_memory=pin_memory,
-    )
-
-
-def volume_loader(cases: Sequence[PreparedCase], workers: int, pin_memory: bool) -> DataLoader:
-    """Whole volumes, one by one."""
-    return tio.SubjectsLoader(
-        PreparedSubjects(cases), collate_fn=collate, batch_size=1, num_workers=workers, pin_memory=pin_memory
-    )

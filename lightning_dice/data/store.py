@@ -1,28 +1,32 @@
 """The prepared copy of a data set: memory-mapped arrays, and what was counted and found while making them.
 
 A case is three files, `ID-KEY.image.npy`, `ID-KEY.label.npy` and, written last, `ID-KEY.json`. The key is a hash of the
-source files' paths, sizes and times and of the settings: what changed is prepared anew, the rest is found again.
+source files' paths, sizes and times and of the settings: what changed is prepared anew, the rest is found again, unless
+its files are not what they were written as.
 """
 
 import dataclasses
 import hashlib
+import io
 import json
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from filelock import FileLock
-from tqdm import tqdm
 
 from lightning_dice.data.cases import Case
 from lightning_dice.data.integrity import Examination, Finding
 from lightning_dice.data.labels import NUM_CLASSES
 from lightning_dice.data.volumes import LabelledScan, Preparation, Volume, prepare_volume, read_case, spacing_mm, to_ras
-from lightning_dice.files import replacing
+from lightning_dice.files import locked, remove_leftovers, replacing
+from lightning_dice.parallel import run_all
 
 FORMAT = 3  # raise it when arrays or findings of the same files and settings change
+IMAGE, LABEL = np.dtype(np.float16), np.dtype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ def prepare_cases(
     workers: int | None = None,
     progress: bool = True,
 ) -> tuple[list[PreparedCase], list[Examination]]:
-    """Bring the cases into the store, as far as they are not there yet.
+    """Bring the cases into the store, as far as they are not there yet, or not whole.
 
     Args:
         folder: of the store; made when missing.
@@ -75,10 +79,11 @@ def prepare_cases(
         Those that are sound, in their order; and what was found in each of all, when it was prepared or now.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    # Of several runs that start together one prepares, and the others find it all.
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
-        outcomes = _examine_all(cases, preparation, folder, workers, progress, prepare=True)
+    with locked(folder):  # of several runs that start together one prepares, and the others find it all
+        try:
+            outcomes = _examine_all(cases, preparation, folder, workers, progress, prepare=True)
+        finally:
+            remove_leftovers(folder, (".npy", ".json"))
     return [prepared for _, prepared in outcomes if prepared], [examination for examination, _ in outcomes]
 
 
@@ -104,24 +109,22 @@ def _examine_all(
 ) -> list[Outcome]:
     settings = dataclasses.astuple(preparation)
     stems = {case.id: folder / f"{case.id}-{_key(case, settings)}" for case in cases}
-    known = {case: outcome for case, stem in stems.items() if (outcome := _recorded(case, stem))}
+    known: dict[str, Outcome] = {}
+    damages: list[str] = []
+    for case, stem in stems.items():
+        try:
+            known[case] = _recorded(case, stem)
+        except FileNotFoundError:
+            continue
+        except _Damage as damage:
+            damages.append(str(damage))
+    if damages:
+        count = f"{len(damages)} of {len(known) + len(damages)} prepared cases found damaged"
+        print(f"{folder}: {count}, such as {damages[0]}; {'preparing' if prepare else 'reading'} anew")
     tasks = [(case, stems[case.id], preparation if prepare else None) for case in cases if case.id not in known]
-    name = "preparing" if prepare else "checking"
-    with tqdm(total=len(tasks), desc=name, unit="case", disable=not (progress and tasks)) as bar:
-        for examination, prepared in _in_parallel(tasks, workers):
-            known[examination.case] = examination, prepared
-            bar.update()
+    outcomes = run_all(_examine, tasks, "preparing" if prepare else "checking", workers, progress)
+    known |= {case.id: outcome for (case, *_), outcome in zip(tasks, outcomes, strict=True)}
     return [known[case.id] for case in cases]
-
-
-def _in_parallel(tasks: list[tuple[Case, Path, Preparation | None]], workers: int | None) -> Iterator[Outcome]:
-    """In the order in which they end."""
-    if len(tasks) <= 1 or workers == 1:
-        yield from (_examine(*task) for task in tasks)
-        return
-    with ProcessPoolExecutor(workers) as pool:
-        futures = [pool.submit(_examine, *task) for task in tasks]
-        yield from (future.result() for future in as_completed(futures))
 
 
 def _examine(case: Case, stem: Path, preparation: Preparation | None) -> Outcome:
@@ -147,34 +150,91 @@ def _write(scan: LabelledScan, volume: Volume, examination: Examination, stem: P
         "sha256": digest.hexdigest(),
         "examination": dataclasses.asdict(examination),
     }
-    with replacing(_path(stem, "image.npy")) as path, open(path, "wb") as file:
-        np.save(file, volume.image)
-    with replacing(_path(stem, "label.npy")) as path, open(path, "wb") as file:
-        np.save(file, volume.label)
     with replacing(_path(stem, "json")) as path:
         path.write_text(json.dumps(record))
+        with replacing(_path(stem, "image.npy")) as path:
+            _write_array(path, volume.image)
+            with replacing(_path(stem, "label.npy")) as path:
+                _write_array(path, volume.label)
+        # All are written before the first gets its name, and the record gets it last.
 
 
-def _recorded(case_id: str, stem: Path) -> Outcome | None:
-    """What the store holds of a case; nothing when it is not there."""
+def _write_array(path: Path, array: np.ndarray) -> None:
+    """As `np.save`, whose error does not tell that the disk is full."""
+    with open(path, "wb") as file:
+        file.write(npy_header(array.shape, array.dtype))
+        file.write(array.data)
+
+
+@cache
+def npy_header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
+    """What stands before the voxels in a `.npy` file of the store."""
+    description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, description)
+    return header.getvalue()
+
+
+class _Damage(Exception):
+    """A file of the store that is not what was written, and why."""
+
+
+def _recorded(case_id: str, stem: Path) -> Outcome:
+    """What the store holds of a case.
+
+    Raises:
+        FileNotFoundError: nothing.
+        _Damage: not what was written.
+    """
+    path = _path(stem, "json")
     try:
-        record = json.loads(_path(stem, "json").read_text())
+        examination, prepared = _parsed(json.loads(path.read_bytes()), case_id, stem)
     except FileNotFoundError:
-        return None
+        raise
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        raise _Damage(f"{path.name}: {error!r}") from None
+    for path, dtype in ((prepared.image, IMAGE), (prepared.label, LABEL)):
+        size = len(npy_header(prepared.shape, dtype)) + math.prod(prepared.shape) * dtype.itemsize
+        try:
+            found = path.stat().st_size
+        except OSError as error:
+            raise _Damage(f"{path.name}: {error.strerror}") from None
+        if found != size:
+            raise _Damage(f"{path.name}: {found} bytes instead of {size}")
+    return examination, prepared
+
+
+def _parsed(record: Any, case_id: str, stem: Path) -> Outcome:
+    """A record as objects, with the types that it was written with.
+
+    Raises:
+        ValueError, TypeError, LookupError: it is none.
+    """
     found = record["examination"]
     examination = Examination(**found | {"findings": tuple(Finding(**finding) for finding in found["findings"])})
+    texts = [examination.image, examination.image_sha256, examination.label_sha256, record["sha256"]]
+    texts += [text for finding in examination.findings for text in vars(finding).values()]
     prepared = PreparedCase(
         id=case_id,
         image=_path(stem, "image.npy"),
         label=_path(stem, "label.npy"),
-        shape=tuple(record["shape"]),
-        affine=tuple(map(tuple, record["affine"])),
-        voxels=tuple(record["voxels"]),
-        scan_shape=tuple(record["scan_shape"]),
-        scan_spacing_mm=tuple(record["scan_spacing_mm"]),
+        shape=_numbers(record["shape"], int, 3),
+        affine=tuple(_numbers(row, float, 4) for row in record["affine"]),
+        voxels=_numbers(record["voxels"], int, NUM_CLASSES),
+        scan_shape=_numbers(record["scan_shape"], int, 3),
+        scan_spacing_mm=_numbers(record["scan_spacing_mm"], float, 3),
         sha256=record["sha256"],
     )
+    is_whole = all(type(text) is str for text in texts) and len(prepared.affine) == 4
+    if not is_whole or examination.case != case_id or sum(prepared.voxels) != math.prod(prepared.shape):
+        raise ValueError("its values do not fit together")
     return examination, prepared
+
+
+def _numbers(values: Any, kind: type, count: int) -> tuple:
+    if type(values) is not list or [type(value) for value in values] != [kind] * count:
+        raise TypeError(f"expected {count} numbers, {kind.__name__} each, not {values!r}")
+    return tuple(values)
 
 
 def _path(stem: Path, ending: str) -> Path:

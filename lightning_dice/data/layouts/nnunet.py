@@ -32,7 +32,7 @@ def nnunet_cases(root: Path | str) -> list[Case]:
             be read, or no image at all.
     """
     root = Path(root)
-    ids, ending = _read_dataset_json(root / "dataset.json")
+    ids, foreign, ending = _read_dataset_json(root / "dataset.json")
     images = _cases_of(root / "imagesTr", CHANNEL + ending)
     labels = _cases_of(root / "labelsTr", ending)
     if not images:
@@ -42,6 +42,7 @@ def nnunet_cases(root: Path | str) -> list[Case]:
             case,
             root / "imagesTr" / f"{case}{CHANNEL}{ending}",
             (LabelFile(root / "labelsTr" / f"{case}{ending}", ids),),
+            foreign=foreign,
         )
         for case in sorted(images | labels)
     ]
@@ -52,8 +53,8 @@ def _cases_of(folder: Path, ending: str) -> set[str]:
     return {path.name[: -len(ending)] for path in folder.glob(f"*{ending}") if not path.name.startswith(".")}
 
 
-def _read_dataset_json(path: Path) -> tuple[tuple[tuple[int, int], ...], str]:
-    """The label map as (value in the files, our class), and the file ending."""
+def _read_dataset_json(path: Path) -> tuple[tuple[tuple[int, int], ...], tuple[str, ...], str]:
+    """The label map as (value in the files, our class), the names that are background in it, and the file ending."""
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
         declared = {
@@ -77,7 +78,8 @@ def _read_dataset_json(path: Path) -> tuple[tuple[tuple[int, int], ...], str]:
         raise InputError(
             f"{path}: none of its labels ({', '.join(declared)}) is ours; expected some of {', '.join(NAMES[1:])}"
         )
-    return tuple(meaning.items()), ending
+    unknown = (name for name, values in declared.items() if any(value and not meaning[value] for value in values))
+    return tuple(meaning.items()), tuple(unknown), ending
 
 
 def _class_index(name: str) -> int:

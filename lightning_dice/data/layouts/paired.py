@@ -1,5 +1,6 @@
 """Data sets whose images and labels two patterns find; the label map of each is in its YAML, `conf/data/NAME.yaml`."""
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,10 +41,17 @@ def paired_cases(
     meaning = dict.fromkeys(range(highest + 1), BACKGROUND)
     for name, values in ids.items():
         meaning |= dict.fromkeys([values] if isinstance(values, int) else values, NAMES.index(name))
+    values, foreign = tuple(meaning.items()), _ranges([v for v, index in meaning.items() if v and not index])
     return [
-        Case("".join(case), _path(root, images, case), (LabelFile(_path(root, labels, case), tuple(meaning.items())),))
+        Case("".join(case), _path(root, images, case), (LabelFile(_path(root, labels, case), values),), foreign=foreign)
         for case in sorted(found_images | found_labels)
     ]
+
+
+def _ranges(values: Sequence[int]) -> tuple[str, ...]:
+    """Ascending values, shortened: "value 3", "values 5 to 9"."""
+    runs = [[v for _, v in run] for _, run in itertools.groupby(enumerate(values), lambda pair: pair[1] - pair[0])]
+    return tuple(f"values {run[0]} to {run[-1]}" if len(run) > 1 else f"value {run[0]}" for run in runs)
 
 
 def _cases_of(root: Path, pattern: str) -> set[tuple[str, ...]]:

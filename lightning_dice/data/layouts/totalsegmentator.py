@@ -33,14 +33,21 @@ def totalsegmentator_cases(root: Path | str, split: bool = False) -> list[Case]:
     """
     root = Path(root)
     parts = _parts(root / "meta.csv") if split else {}
-    cases = []
-    for image in sorted(root.glob("*/ct.nii.gz")):
+    cases, images = [], sorted(root.glob("*/ct.nii.gz"))
+    foreign = _other_masks(images[0].parent / "segmentations") if images else ()
+    for image in images:
         subject, masks = image.parent.name, image.parent / "segmentations"
         files = [LabelFile(masks / f"{mask}.nii.gz", ((0, 0), (1, NAMES.index(name)))) for mask, name in MASKS.items()]
-        cases.append(Case(subject, image, tuple(files), parts.get(subject, "not in meta.csv") if split else None))
+        part = parts.get(subject, "not in meta.csv") if split else None
+        cases.append(Case(subject, image, tuple(files), part, foreign))
     if not cases:
         raise InputError(f"{root}: no */ct.nii.gz in it; data.root must hold TotalSegmentator's subject folders")
     return cases
+
+
+def _other_masks(folder: Path) -> tuple[str, ...]:
+    """Names of the masks of one subject, which stands for all, that are not read."""
+    return tuple(sorted({path.name.removesuffix(".nii.gz") for path in folder.glob("[!.]*.nii.gz")} - MASKS.keys()))
 
 
 def _parts(path: Path) -> dict[str, str]:

@@ -2,14 +2,11 @@
 
 import gzip
 import json
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from filelock import FileLock
-from tqdm import tqdm
 
 from lightning_dice.data.cases import Case
 from lightning_dice.data.labels import NAMES
@@ -17,7 +14,8 @@ from lightning_dice.data.layouts.nnunet import nnunet_cases
 from lightning_dice.data.phantom.anatomy import paint_anatomy
 from lightning_dice.data.phantom.body import SPACING_MM, Body, draw_patient
 from lightning_dice.errors import InputError
-from lightning_dice.files import replacing
+from lightning_dice.files import locked, remove_leftovers, replacing
+from lightning_dice.parallel import run_all
 
 VERSION = 1  # raise it when the same seed and case give another phantom
 
@@ -46,15 +44,26 @@ def write_phantoms(
 ) -> None:
     """Write `cases` phantoms in nnU-Net's raw layout, those that are not there yet.
 
-    A case's label is written last, so a case with a label is complete, and an interrupted generation goes on where it
-    stopped. The bytes depend on seed and case number alone.
+    An interrupted generation goes on where it stopped. The bytes depend on seed and case number alone.
 
     Raises:
-        InputError: the folder holds another data set than the one asked for.
+        InputError: the folder holds another data set than the one asked for, or a damaged `dataset.json`.
     """
     root = Path(root)
     if cases < 1:
         raise InputError(f"phantoms={cases}: expected at least one")
+    with locked(root):  # of several runs that start together one draws them
+        _describe(root / "dataset.json", cases, seed)
+        missing = [(root, seed, case) for case in range(cases) if not all(p.is_file() for p in _paths(root, case))]
+        try:
+            run_all(_write, missing, "phantoms", workers, progress)
+        finally:
+            for folder in ("imagesTr", "labelsTr"):
+                remove_leftovers(root / folder, (".nii.gz",))
+
+
+def _describe(file: Path, cases: int, seed: int) -> None:
+    """Write the description of a new data set, or see that it is the one which is there."""
     description = {
         "name": "lightning_dice phantoms",
         "description": "synthetic portal-venous abdominal CTs",
@@ -64,32 +73,22 @@ def write_phantoms(
         "file_ending": ".nii.gz",
         "generator": {"name": "lightning_dice.data.phantom", "version": VERSION, "seed": seed},
     }
-    file = root / "dataset.json"
-    if file.is_file():
-        if json.loads(file.read_text()) != description:
-            raise InputError(
-                f"{file}: describes another data set than {cases} phantoms of version {VERSION} and seed {seed}; "
-                "give data.root another folder, or remove this one"
-            )
-    else:
+    try:
+        found = json.loads(file.read_bytes())
+    except FileNotFoundError:
         with replacing(file) as path:
             path.write_text(json.dumps(description, indent=2))
-    with FileLock(root.with_name(f".{root.name}.lock")):  # of several runs that start together one draws them
-        _write_missing(root, cases, seed, workers, progress)
-
-
-def _write_missing(root: Path, cases: int, seed: int, workers: int | None, progress: bool) -> None:
-    missing = [case for case in range(cases) if not _label_path(root, case).is_file()]
-    with tqdm(total=len(missing), desc="phantoms", unit="case", disable=not (progress and missing)) as bar:
-        if len(missing) == 1 or workers == 1:
-            for case in missing:
-                _write(root, seed, case)
-                bar.update()
-        elif missing:
-            with ProcessPoolExecutor(workers) as pool:
-                for done in as_completed([pool.submit(_write, root, seed, case) for case in missing]):
-                    done.result()
-                    bar.update()
+        return
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{file}: cannot be read ({error}); remove its folder, and the phantoms are drawn anew, or give data.root "
+            "another one"
+        ) from None
+    if found != description:
+        raise InputError(
+            f"{file}: describes another data set than {cases} phantoms of version {VERSION} and seed {seed}; "
+            "give data.root another folder, or remove this one"
+        )
 
 
 def phantom_cases(root: Path | str, cases: int, seed: int = 0) -> list[Case]:
@@ -99,16 +98,21 @@ def phantom_cases(root: Path | str, cases: int, seed: int = 0) -> list[Case]:
 
 
 def _write(root: Path, seed: int, case: int) -> None:
-    phantom = make_phantom(seed, case)
-    for array, path in (
-        (phantom.hu, root / "imagesTr" / f"phantom_{case:04d}_0000.nii.gz"),
-        (phantom.labels, _label_path(root, case)),
-    ):
-        image = nib.Nifti1Image(array, phantom.affine)
-        image.header.set_xyzt_units("mm")
-        with replacing(path) as temporary:  # gzip by hand: without the time of writing, and fast
-            temporary.write_bytes(gzip.compress(image.to_bytes(), compresslevel=2, mtime=0))
+    """Both files before one gets its name."""
+    phantom, (image, label) = make_phantom(seed, case), _paths(root, case)
+    with replacing(label) as path:
+        _write_nifti(path, phantom.labels, phantom.affine)
+        with replacing(image) as path:
+            _write_nifti(path, phantom.hu, phantom.affine)
 
 
-def _label_path(root: Path, case: int) -> Path:
-    return root / "labelsTr" / f"phantom_{case:04d}.nii.gz"
+def _write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
+    image = nib.Nifti1Image(array, affine)
+    image.header.set_xyzt_units("mm")
+    # gzip by hand: without the time of writing, and fast
+    path.write_bytes(gzip.compress(image.to_bytes(), compresslevel=2, mtime=0))
+
+
+def _paths(root: Path, case: int) -> tuple[Path, Path]:
+    """Of image and label."""
+    return root / "imagesTr" / f"phantom_{case:04d}_0000.nii.gz", root / "labelsTr" / f"phantom_{case:04d}.nii.gz"
