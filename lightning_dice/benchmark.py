@@ -43,6 +43,7 @@ def benchmark(config: DictConfig) -> dict[str, Any]:
     pl.seed_everything(config.seed, workers=True, verbose=False)
     data = build_datamodule(config)
     data.setup()
+    data.check_patches()
     module = build_module(config, data)
     fabric = build_fabric(config.trainer.accelerator, config.trainer.precision)
     product, flop_of_product = workloads.matrix_product(fabric)

@@ -50,6 +50,7 @@ def train(config: DictConfig) -> Run:
 
 def _train(config: DictConfig, settings: dict[str, Any], run: Run, data: CTDataModule) -> None:
     pl.seed_everything(config.seed, workers=True, verbose=False)
+    data.check_patches()
     module = build_module(config, data)
     times = StepTimes()
     step = find_checkpoint(run)
