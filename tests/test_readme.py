@@ -69,7 +69,7 @@ def test_the_commands_of_readme_run_one_after_the_other(desk):
     evaluated = desk / "runs/phantom/smoke/loss=simple,lr=0.01,seed=1/evaluate"
     assert sorted(path.name for path in evaluated.iterdir()) == ["phantom,last", "totalsegmentator,last"]
     assert {path.name for path in (desk / "LABELS").iterdir()} == {
-        "SCAN.nii.gz", "SCAN.png", "DICOM.nii.gz", "DICOM.seg.dcm", "volumes.csv",
+        "SCAN.nii.gz", "SCAN.png", "DICOM.nii.gz", "DICOM.seg.dcm", "volumes.csv", "findings.csv",
     }  # fmt: skip
 
 

@@ -132,9 +132,10 @@ def _data_set(file: BinaryIO, syntax: str, most: int) -> BinaryIO:
 
 def _find_pixels(data: BinaryIO, order: str) -> int | None:
     """Bring a data set to the first byte of its pixel data, not those of an icon within; their length, None if none."""
-    types = data.read(8)[4:6]
-    data.seek(-8, os.SEEK_CUR)
-    is_explicit = [types.isalpha() and types.isupper()]  # some files are not what they declare, and GDCM reads them
+    start = data.read(8)
+    data.seek(-len(start), os.SEEK_CUR)
+    # By the first element: some files are not what they declare, and GDCM reads them.
+    is_explicit = [start[4:6].isalpha() and start[4:6].isupper()]
     while len(start := data.read(8)) == 8:
         tag = struct.unpack(order + "HH", start[:4])
         length = _length(data, start, order, is_explicit[-1] and tag[0] != ITEM[0])
