@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import math
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -151,7 +152,7 @@ def _write(scan: LabelledScan, volume: Volume, examination: Examination, stem: P
         "examination": dataclasses.asdict(examination),
     }
     with replacing(_path(stem, "json")) as path:
-        path.write_text(json.dumps(record))
+        path.write_text(json.dumps(record | {"crc32": _crc32(record)}))
         with replacing(_path(stem, "image.npy")) as path:
             _write_array(path, volume.image)
             with replacing(_path(stem, "label.npy")) as path:
@@ -191,7 +192,7 @@ def _recorded(case_id: str, stem: Path) -> Outcome:
         examination, prepared = _parsed(json.loads(path.read_bytes()), case_id, stem)
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, TypeError, LookupError) as error:
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise _Damage(f"{path.name}: {error!r}") from None
     for path, dtype in ((prepared.image, IMAGE), (prepared.label, LABEL)):
         size = len(npy_header(prepared.shape, dtype)) + math.prod(prepared.shape) * dtype.itemsize
@@ -205,36 +206,33 @@ def _recorded(case_id: str, stem: Path) -> Outcome:
 
 
 def _parsed(record: Any, case_id: str, stem: Path) -> Outcome:
-    """A record as objects, with the types that it was written with.
+    """A record as objects.
 
     Raises:
-        ValueError, TypeError, LookupError: it is none.
+        ValueError, TypeError, LookupError, AttributeError: it is not what was written.
     """
+    if record.pop("crc32") != _crc32(record):
+        raise ValueError("its checksum does not fit")
     found = record["examination"]
+    if found["case"] != case_id:
+        raise ValueError(f"is of {found['case']}")
     examination = Examination(**found | {"findings": tuple(Finding(**finding) for finding in found["findings"])})
-    texts = [examination.image, examination.image_sha256, examination.label_sha256, record["sha256"]]
-    texts += [text for finding in examination.findings for text in vars(finding).values()]
     prepared = PreparedCase(
         id=case_id,
         image=_path(stem, "image.npy"),
         label=_path(stem, "label.npy"),
-        shape=_numbers(record["shape"], int, 3),
-        affine=tuple(_numbers(row, float, 4) for row in record["affine"]),
-        voxels=_numbers(record["voxels"], int, NUM_CLASSES),
-        scan_shape=_numbers(record["scan_shape"], int, 3),
-        scan_spacing_mm=_numbers(record["scan_spacing_mm"], float, 3),
+        shape=tuple(record["shape"]),
+        affine=tuple(map(tuple, record["affine"])),
+        voxels=tuple(record["voxels"]),
+        scan_shape=tuple(record["scan_shape"]),
+        scan_spacing_mm=tuple(record["scan_spacing_mm"]),
         sha256=record["sha256"],
     )
-    is_whole = all(type(text) is str for text in texts) and len(prepared.affine) == 4
-    if not is_whole or examination.case != case_id or sum(prepared.voxels) != math.prod(prepared.shape):
-        raise ValueError("its values do not fit together")
     return examination, prepared
 
 
-def _numbers(values: Any, kind: type, count: int) -> tuple:
-    if type(values) is not list or [type(value) for value in values] != [kind] * count:
-        raise TypeError(f"expected {count} numbers, {kind.__name__} each, not {values!r}")
-    return tuple(values)
+def _crc32(record: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(record).encode())
 
 
 def _path(stem: Path, ending: str) -> Path:
