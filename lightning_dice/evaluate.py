@@ -37,6 +37,7 @@ def evaluate(config: DictConfig) -> Run:
     overlap = trained_config.overlap if config.overlap is None else config.overlap
     if config.get("data") is None:
         trained_config.data.transform = None  # for training only
+        trained_config.data.num_workers = 0  # a prepared volume is there at once; no shared memory is needed
         settings = OmegaConf.to_container(trained_config.data)
         check(settings, DataSettings, f"{trained.config}: data.")
         check_trust(settings, trained, config.trust)

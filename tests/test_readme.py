@@ -18,7 +18,7 @@ README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 JOINED = README.replace("\\\n", " ")
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", JOINED, re.DOTALL) for line in block.splitlines()]
 # The scale of the tests, for what would take minutes or hours.
-SMALL = ["experiment=smoke", "data.preparation.factor=null", "data.preparation.spacing_mm=6", "data.patch_size=16"]
+SMALL = ["experiment=smoke", "data.preparation.factor=null", "data.preparation.spacing_mm=3", "data.patch_size=16"]
 
 
 @pytest.fixture(scope="module")

@@ -189,7 +189,8 @@ def test_evaluate_scores_the_same_cases_the_same(finished):
 
 def test_evaluate_scores_on_the_scans_own_grids_too(nnunet_root, tmp_path):
     """Trained on each second voxel; what is scored there is what `predict` makes of the same scans."""
-    run = train(config_of(tmp_path, nnunet_root, "data.preparation.factor=2", "data.preparation.spacing_mm=null"))
+    each_second = ["data.preparation.factor=2", "data.preparation.spacing_mm=null", "data.patch_size=12"]
+    run = train(config_of(tmp_path, nnunet_root, *each_second))
     evaluated = evaluate(composed("evaluate", tmp_path, f"run='{run.folder}'", "trainer.precision=32-true"))
     native = pd.read_csv(evaluated.native_scores)
     assert native["case"].unique().tolist() == pd.read_csv(evaluated.scores)["case"].unique().tolist()
