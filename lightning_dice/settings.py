@@ -216,7 +216,9 @@ def checked(config: DictConfig, kind: type[BaseModel]) -> dict[str, Any]:
         InputError: settings that the command does not know, or values that cannot be; all of them, a line each.
     """
     settings = plain(config)
-    check(settings, kind)
+    problems = _problems(settings, kind)
+    own = {line for place, line in problems if not _is_taken_over(config, place)}
+    _refuse([line for _, line in problems if line in own or not own])
     return settings
 
 
@@ -226,13 +228,35 @@ def check(settings: dict[str, Any], kind: type[BaseModel], group: str = "") -> N
     Raises:
         InputError: as `checked`.
     """
+    _refuse([line for _, line in _problems(settings, kind, group)])
+
+
+def _refuse(lines: list[str]) -> None:
+    if lines:
+        raise InputError("\n".join(dict.fromkeys(lines)))
+
+
+def _problems(
+    settings: dict[str, Any], kind: type[BaseModel], group: str = ""
+) -> list[tuple[tuple[int | str, ...], str]]:
+    """Where something is wrong, and a line about it."""
     try:
         kind.model_validate(settings)
     except ValidationError as error:
-        lines = [_line(kind, settings, problem["loc"], group) for problem in error.errors()]
-        # A value that a setting takes over from one of the same name, as data.seed does, is told once.
-        told = {line.partition(":")[0].rpartition(".")[2]: line for line in reversed(lines)}
-        raise InputError("\n".join(reversed(told.values()))) from None
+        return [(found["loc"], _line(kind, settings, found["loc"], group)) for found in error.errors()]
+    return []
+
+
+def _is_taken_over(config: DictConfig, place: tuple[int | str, ...]) -> bool:
+    """Whether a value is another setting's, as `data.seed` is `seed`, which is told once."""
+    node: Any = config
+    for name in place:
+        if not OmegaConf.is_dict(node) or name not in node:
+            return False
+        if OmegaConf.is_interpolation(node, name):
+            return True
+        node = node[name]
+    return False
 
 
 def _line(kind: type[BaseModel], settings: dict[str, Any], place: tuple[int | str, ...], group: str) -> str:

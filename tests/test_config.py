@@ -20,8 +20,8 @@ from lightning_dice.settings import config_folder, plain
 CONF = config_folder()
 
 
-def composed(command: str, *overrides: str):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+def composed(command: str, *overrides: str, folder: str = ""):
+    with initialize_config_dir(str(CONF / folder), version_base="1.3"):
         return compose(command, list(overrides))
 
 
