@@ -64,7 +64,7 @@ def test_the_commands_of_readme_run_one_after_the_other(desk):
     assert runs == grid | {
         "phantom/smoke/loss=simple,lr=0.01,seed=1",
         "phantom/smoke/loss=square,lr=0.001,seed=2",
-        "nnunet/smoke/loss=simple,lr=0.01,seed=0",
+        "nnunet/smoke/loss=simple,lr=0.01,seed=0,data.patch_size=16,data.preparation.spacing_mm=3",
     }
     evaluated = desk / "runs/phantom/smoke/loss=simple,lr=0.01,seed=1/evaluate"
     assert sorted(path.name for path in evaluated.iterdir()) == ["phantom,last", "totalsegmentator,last"]
