@@ -193,7 +193,7 @@ def _recorded(case_id: str, stem: Path) -> Outcome:
     except FileNotFoundError:
         raise
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
-        raise _Damage(f"{path.name}: {error!r}") from None
+        raise _Damage(f"{path.name}: {error!r:.100}") from None
     for path, dtype in ((prepared.image, IMAGE), (prepared.label, LABEL)):
         size = len(npy_header(prepared.shape, dtype)) + math.prod(prepared.shape) * dtype.itemsize
         try:
