@@ -1,5 +1,6 @@
 """Random settings and damaged files: whatever comes, no traceback, no hang, no wrong table. `make fuzz`."""
 
+import itertools
 import json
 import math
 import os
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
@@ -48,7 +49,7 @@ NEW = ["+scheduler", "+ckpt_path", "+trainer.strategy", "+trainer.callbacks", "+
        "+optim.amsgrad",
        "+data.layout.x"]  # fmt: skip
 KEYS = sorted(set(flat(plain(composed("train", "experiment=smoke")))) - {"data.layout._target_"})
-FUZZ = settings(max_examples=10**6, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+FUZZ = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 
 
 def allowed(error: BaseException) -> bool:
@@ -66,6 +67,13 @@ class Clock:
     @property
     def is_over(self) -> bool:
         return time.monotonic() > self.end
+
+    def run(self, fuzz):
+        """One round of examples after another, each drawn anew."""
+        for number in itertools.count():
+            if self.is_over:
+                return
+            seed(number)(fuzz)()
 
     @contextmanager
     def example(self):
@@ -145,7 +153,7 @@ def test_settings(clock, root, tmp_path):
             check_run(run, config)
         clock.outcomes["trained"] += 1
 
-    fuzz()
+    clock.run(fuzz)
 
 
 def damage(content: bytes, kind: str, place: float, byte: int) -> bytes | None:
@@ -205,7 +213,7 @@ def test_files_of_the_store(clock, root, tmp_path):
             assert {c.id: (np.load(c.image).shape, c.voxels, c.affine) for c in again.cases.values()} == arrays
         clock.outcomes[kind] += 1
 
-    fuzz()
+    clock.run(fuzz)
 
 
 @pytest.mark.long
@@ -248,7 +256,7 @@ def test_files_of_a_run(clock, root, tmp_path):
                 outcome = tried(train, small(tmp_path, root, "loss=uniform"))
         clock.outcomes[f"{command} {outcome}"] += 1
 
-    fuzz()
+    clock.run(fuzz)
 
 
 READ = """
@@ -285,8 +293,11 @@ def test_files_of_a_series(clock, tmp_path):
             result = subprocess.run(asked, capture_output=True, text=True)
             assert result.returncode == 0, result.stderr[-2000:]
             outcome = "refused" if result.stdout.startswith("refused") else "read"
-            if outcome == "read" and kind not in ("byte", "gone"):  # a byte may be a voxel's, a slice the last one
-                assert result.stdout.strip() == str(expected.shape)
+            if (
+                outcome == "read"
+            ):  # a byte may be a voxel's, and nothing tells of a first or last slice that is no DICOM
+                x, y, z = expected.shape
+                assert result.stdout.strip() in (str((x, y, z)), str((x, y, z - 1)))
         clock.outcomes[outcome] += 1
 
-    fuzz()
+    clock.run(fuzz)
