@@ -79,7 +79,7 @@ EXPECTED = {
     "other_label": [("warning", "duplicate label", r"other_label_0000.nii.gz: has the label voxels of a_sound_0")],
     "copied": [("warning", "duplicate image", r"copied_0000.nii.gz: has the image voxels of a_sound_0; expected")],
     "mirrored": [("warning", "left-right", r"its labelled liver is \d\d\d mm to the left of its spleen")],
-    "tiny_liver": [("warning", "volume", r"its labelled liver has 24 mL; expected 120 to 6000 mL")],
+    "tiny_liver": [("warning", "volume", r"its labelled liver has 24 mL; expected 120 to 3000 mL")],
     "scattered_liver": [("warning", "pieces", r"its labelled liver is in pieces, .* largest has 50% of it; expected")],
     "thin": [("warning", "extent", r"is 30 mm tall and has 30 × 24 × 3 voxels; expected at least 80 mm and 10 slices")],
 }  # fmt: skip

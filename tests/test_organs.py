@@ -89,12 +89,17 @@ def test_an_organ_in_pieces_far_apart_is_told():
 
 def test_an_organ_from_neck_to_pelvis_is_told():
     """Of a volume, HU and shape that a liver can have, as of muscle and bladder."""
-    hu, label = block(LIVER, ((10, 18), (10, 18), (3, 52)))
+    hu, label = block(LIVER, ((10, 17), (10, 18), (3, 52)))
     assert found(hu, label) == [("height", "its predicted liver is 490 mm tall")]
-    assert found(*block(LIVER, ((10, 18), (10, 18), (3, 37)))) == []
+    assert found(*block(LIVER, ((10, 17), (10, 18), (3, 37)))) == []
     turned, turned_hu = label.transpose(2, 0, 1), hu.transpose(2, 0, 1)
     assert [check for check, _ in found(turned_hu, turned, AFFINE[:, [2, 0, 1, 3]])] == ["height"]
     assert found(turned_hu, turned) == []  # 490 mm from right to left
+
+
+def test_a_liver_of_more_than_twice_the_median_is_told():
+    assert found(*block(LIVER, ((10, 24), (10, 24), (10, 26)))) == [("volume", "its predicted liver has 3136 mL")]
+    assert found(*block(LIVER, ((10, 24), (10, 24), (10, 25)))) == []  # 2940 mL
 
 
 def test_an_organ_of_lung_and_bone_is_told():

@@ -15,7 +15,7 @@ from lightning_dice.data.labels import BACKGROUND, NAMES
 # 82 of the WORD data set (Luo et al. 2022, Medical Image Analysis 82:102642): from about a tenth of them, to what an
 # enlarged organ reaches. How much of a vessel is seen depends on the scan's ends.
 PLAUSIBLE_ML = {
-    "liver": (120.0, 6000.0),
+    "liver": (120.0, 3000.0),  # enlarged to more than twice the median by then: rare, and worth a look
     "spleen": (18.0, 3000.0),
     "stomach": (40.0, 3000.0),
     "gallbladder": (1.0, 300.0),
