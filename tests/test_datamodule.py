@@ -65,3 +65,9 @@ def test_training_patches_and_validation_volumes_share_the_memory(nnunet_root, t
         with pytest.raises(InputError, match=r"data\.num_workers=0"):
             check()
     data.val_dataloader()
+
+
+def test_a_data_set_may_be_called_by_a_number(nnunet_root, tmp_path):
+    data = CTDataModule(2018, nnunet_cases, nnunet_root, tmp_path, Preparation(factor=1), test=0, validation=0.25)
+    data.setup()
+    assert data.integrity == tmp_path / "2018" / "integrity.csv"

@@ -85,7 +85,7 @@ class CTDataModule(pl.LightningDataModule):
         super().__init__()
         if on_error not in ON_ERROR:
             raise InputError(f"data.on_error={on_error}: no such choice; expected one of {', '.join(ON_ERROR)}")
-        self.name = name
+        self.name = str(name)  # a YAML file may hold a number
         self.layout = layout
         self.root = Path(root).expanduser()
         self.store = Path(store).expanduser()
