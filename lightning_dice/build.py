@@ -65,7 +65,8 @@ def settle(config: DictConfig) -> DictConfig:
 
 def build_datamodule(config: DictConfig) -> CTDataModule:
     data = _build(config.data, "data")
-    _refusing("data.layout", inspect.signature(data.layout).bind, data.root)
+    layout = data.layout  # its signature cannot be asked for as it is, if it has an argument too many
+    _refusing("data.layout", functools.partial(inspect.signature(layout.func).bind, **layout.keywords), data.root)
     return data
 
 

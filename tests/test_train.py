@@ -152,6 +152,7 @@ def test_too_few_patients_are_refused(nnunet_root, tmp_path):
     [("data.patch_size=18", "data.patch_size=[18, 18, 18]: each side must be divisible by 4"),
      ("trainer.max_steps=0", "trainer.max_steps=0: expected an integer from 1"),
      ("trainer.accelerator=tpus", "trainer: "),
+     ("+data.layout.x=0", "data.layout: got an unexpected keyword argument 'x'"),
      ("data.test=1.5", "data.test=1.5: expected a share")],
 )  # fmt: skip
 def test_settings_that_cannot_work_are_refused_in_one_line(nnunet_root, tmp_path, override, message):
