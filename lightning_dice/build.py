@@ -65,8 +65,9 @@ def settle(config: DictConfig) -> DictConfig:
 
 def build_datamodule(config: DictConfig) -> CTDataModule:
     data = _build(config.data, "data")
-    layout = data.layout  # its signature cannot be asked for as it is, if it has an argument too many
-    _refusing("data.layout", functools.partial(inspect.signature(layout.func).bind, **layout.keywords), data.root)
+    layout = data.layout  # a partial: inspect would raise an error of its own for an argument too many
+    bind = functools.partial(inspect.signature(layout.func).bind, *layout.args, **layout.keywords)
+    _refusing("data.layout", bind, data.root)
     return data
 
 
