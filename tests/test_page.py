@@ -32,9 +32,9 @@ def browser():
         browser.close()
 
 
-def opened(browser: Browser, file: Path) -> Page:
+def opened(browser: Browser, file: Path, width: int = 1280) -> Page:
     """A page that has drawn itself; the messages of its console are in `said`, and what it asked for in `asked`."""
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page = browser.new_page(viewport={"width": width, "height": 900})
     page.said, page.asked = [], []
     page.on("console", lambda message: page.said.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: page.said.append(str(error)))
@@ -54,6 +54,16 @@ def page(browser, tmp_path_factory):
         run = write_run(sweep, loss, lr, cases_around([m - lr * 100 for m in means]))
         write_pictures(run, sweep / "store", CASES)
     return opened(browser, make_report(sweep) / "index.html")
+
+
+def test_on_a_phone_only_tables_and_plots_scroll_sideways(browser, page):
+    phone = opened(browser, Path(page.url.removeprefix("file://")), width=390)
+    assert phone.said == []
+    assert phone.evaluate("document.documentElement.scrollWidth") == 390
+    for plot in ("curves", "distributions", "matrix"):  # six cells side by side stay readable
+        assert phone.locator(f"#{plot}").bounding_box()["width"] >= 860
+    assert phone.locator("#slice").bounding_box()["width"] <= 390
+    phone.close()
 
 
 def colours(page, selector: str) -> set[tuple[int, ...]]:
