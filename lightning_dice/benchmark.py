@@ -19,7 +19,8 @@ from lightning_dice.cli import command
 from lightning_dice.data.datamodule import CTDataModule
 from lightning_dice.files import replacing
 from lightning_dice.module import SegmentationModule
-from lightning_dice.settings import BenchmarkSettings, checked
+from lightning_dice.settings import BenchmarkSettings
+from lightning_dice.validation import checked
 
 PAPER_ITERATIONS, PAPER_CELLS = 10_000, 6
 BATCHES = 100  # in each round

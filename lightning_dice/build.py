@@ -27,12 +27,12 @@ from torch import nn
 
 from lightning_dice.callbacks import CurvesLogger, OverlayPictures, ProgressBar, StepTimes, TestResults
 from lightning_dice.checkpoints import CheckpointFiles, LastCheckpoint
+from lightning_dice.config import config_folder
 from lightning_dice.data.datamodule import CTDataModule
 from lightning_dice.errors import InputError
 from lightning_dice.module import OptimizerFactory, Recipe, SegmentationModule
 from lightning_dice.naming import OUR_LOSS
 from lightning_dice.runs import Run
-from lightning_dice.settings import config_folder
 
 REFUSALS = (ValueError, TypeError, ImportError, AttributeError, RuntimeError, MisconfigurationException)
 

@@ -19,8 +19,8 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.profilers import Profiler
 
 from lightning_dice.data.datamodule import CTDataModule
-from lightning_dice.data.labels import BACKGROUND, NAMES, NUM_CLASSES
 from lightning_dice.data.patches import Batch
+from lightning_dice.data.seven import BACKGROUND, NAMES, NUM_CLASSES
 from lightning_dice.data.store import PreparedCase
 from lightning_dice.data.volumes import prepared_step, read_case, spacing_mm, to_ras
 from lightning_dice.files import replacing

@@ -14,8 +14,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
+from lightning_dice.config import config_folder
 from lightning_dice.errors import InputError, Interrupted
-from lightning_dice.settings import config_folder
 
 MENDABLE = (InputError, HydraException, OmegaConfBaseException)
 WRITING = (

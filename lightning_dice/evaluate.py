@@ -13,8 +13,9 @@ from lightning_dice.errors import InputError
 from lightning_dice.module import SegmentationModule, load_network
 from lightning_dice.paper.table1 import scores_table
 from lightning_dice.runs import Run, read_config, read_json
-from lightning_dice.settings import DataSettings, EvaluateSettings, check, checked
+from lightning_dice.settings import DataSettings, EvaluateSettings
 from lightning_dice.trust import check_trust
+from lightning_dice.validation import check, checked
 
 
 def evaluate(config: DictConfig) -> Run:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_dice.checkpoints import read_checkpoint
-from lightning_dice.data.labels import BACKGROUND, NAMES
 from lightning_dice.data.patches import Batch
+from lightning_dice.data.seven import BACKGROUND, NAMES
 from lightning_dice.data.volumes import Preparation
 from lightning_dice.errors import InputError
 from lightning_dice.inference import sliding_window

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from lightning_dice.settings import config_folder
+from lightning_dice.config import config_folder
 
 OUR_LOSS = "lightning_dice.loss.DiceLoss"
 # Where files lie and what they are computed on is not part of what a run is; everything else is.

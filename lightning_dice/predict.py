@@ -15,9 +15,9 @@ from lightning_dice.cli import command
 from lightning_dice.data.cases import Case, LabelFile
 from lightning_dice.data.integrity import ERROR, Finding, check_image, findings_frame, reason_of
 from lightning_dice.data.label_maps import LABEL_MAP_ENDINGS, write_dicom_seg, write_label_map
-from lightning_dice.data.labels import NAMES
 from lightning_dice.data.organs import check_missing, check_organs
 from lightning_dice.data.scans import Scan, find_scans, read_scan, scan_name
+from lightning_dice.data.seven import NAMES
 from lightning_dice.data.volumes import from_ras, prepare_image, prepared_step, spacing_mm, to_ras
 from lightning_dice.errors import InputError
 from lightning_dice.files import replacing
@@ -25,7 +25,8 @@ from lightning_dice.inference import Mirrored, plan_slabs, sliding_window_slabs,
 from lightning_dice.module import Recipe, load_network
 from lightning_dice.paper.slices import Pictured, slices_figure
 from lightning_dice.runs import Run, write_table
-from lightning_dice.settings import PredictSettings, checked
+from lightning_dice.settings import PredictSettings
+from lightning_dice.validation import checked
 
 
 def predict(config: DictConfig) -> pd.DataFrame:

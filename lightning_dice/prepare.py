@@ -9,7 +9,8 @@ from lightning_dice.data.integrity import findings_table
 from lightning_dice.loss import WEIGHTINGS, class_weights
 from lightning_dice.paper.card import write_card
 from lightning_dice.paper.table1 import classes_table
-from lightning_dice.settings import PrepareSettings, checked
+from lightning_dice.settings import PrepareSettings
+from lightning_dice.validation import checked
 
 
 def prepare(config: DictConfig) -> CTDataModule:

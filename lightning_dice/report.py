@@ -19,7 +19,8 @@ from lightning_dice.paper.statistics import compare_cells, ranking
 from lightning_dice.paper.surfaces import has_off_screen_gl
 from lightning_dice.paper.table1 import grid_table, latex_table, markdown_table
 from lightning_dice.runs import write_table
-from lightning_dice.settings import ReportSettings, checked
+from lightning_dice.settings import ReportSettings
+from lightning_dice.validation import checked
 
 WIDEST = 60_000  # pixels that matplotlib can draw side by side
 

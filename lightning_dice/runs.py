@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from omegaconf import OmegaConf
 
-from lightning_dice.data.labels import NAMES
+from lightning_dice.data.seven import NAMES
 from lightning_dice.errors import InputError
 from lightning_dice.files import replacing
 

@@ -11,15 +11,17 @@ from lightning_dice.build import build_datamodule, build_module, build_training,
 from lightning_dice.callbacks import StepTimes
 from lightning_dice.checkpoints import find_checkpoint
 from lightning_dice.cli import command
+from lightning_dice.config import plain
 from lightning_dice.data.datamodule import CTDataModule
-from lightning_dice.data.labels import NAMES
+from lightning_dice.data.seven import NAMES
 from lightning_dice.errors import Interrupted
 from lightning_dice.files import replacing
 from lightning_dice.paper.figure1 import learning_curves
 from lightning_dice.paper.table1 import classes_table, scores_table
 from lightning_dice.runs import Run, read_json, write_json
 from lightning_dice.sessions import begin, find_run, hold, mark_done, mark_failed, outcome
-from lightning_dice.settings import TrainSettings, checked, plain
+from lightning_dice.settings import TrainSettings
+from lightning_dice.validation import checked
 
 
 def train(config: DictConfig) -> Run:

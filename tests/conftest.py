@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from lightning_dice.data.labels import NAMES
+from lightning_dice.data.seven import NAMES
 
 SHAPE = (24, 20, 28)
 AFFINE = np.diag([-3.0, -3.0, 3.0, 1.0])  # LPS, as most CTs come

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lightning_dice.data.labels import NAMES
+from lightning_dice.data.seven import NAMES
 from tests.conftest import write_nifti
 
 SHAPE = (30, 24, 20)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 
-from lightning_dice.data.labels import NAMES
+from lightning_dice.data.seven import NAMES
 from lightning_dice.naming import setting_text
 from lightning_dice.runs import METRIC_COLUMNS, SCORE_COLUMNS, Run
 from tests.conftest import tiny_case, write_nifti

@@ -7,8 +7,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "lightning_dice"
 ORDER = [
-    "errors", "files", "parallel", "settings",
-    "data.labels", "data.pixel_data", "data.dicom", "data.headers", "data.scans", "data.label_maps",
+    "errors", "files", "parallel", "settings", "data.labels", "config", "validation",
+    "data.seven", "data.pixel_data", "data.dicom", "data.headers", "data.scans", "data.label_maps",
     "data.cases", "data.integrity", "data.organs",
     "data.layouts.nnunet", "data.layouts.paired", "data.layouts.totalsegmentator",
     "data.phantom.body", "data.phantom.anatomy", "data.phantom.dataset",

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from lightning_dice.data.integrity import Finding
-from lightning_dice.data.labels import NAMES
 from lightning_dice.data.layouts.nnunet import nnunet_cases
+from lightning_dice.data.seven import NAMES
 from lightning_dice.data.store import prepare_cases
 from lightning_dice.data.volumes import Preparation
 from lightning_dice.loss import class_weights

@@ -10,12 +10,12 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from lightning_dice.build import best_precision, build_datamodule, build_module, build_trainer, settle
+from lightning_dice.config import config_folder, plain
 from lightning_dice.data.cases import Split
 from lightning_dice.data.datamodule import CTDataModule
-from lightning_dice.data.labels import NAMES
+from lightning_dice.data.seven import NAMES
 from lightning_dice.data.store import PreparedCase
 from lightning_dice.errors import InputError
-from lightning_dice.settings import config_folder, plain
 
 CONF = config_folder()
 
@@ -32,7 +32,7 @@ def names(group: str) -> list[str]:
 def test_a_checkout_finds_its_configuration():
     assert Path(__file__).parents[1] / "conf" == CONF
     assert {path.name for path in CONF.iterdir() if path.is_dir()} == {
-        "data", "experiment", "hydra", "loss", "network", "optim", "report", "sweep", "trainer",
+        "data", "experiment", "hydra", "labels", "loss", "network", "optim", "report", "sweep", "trainer",
     }  # fmt: skip
 
 

@@ -13,8 +13,8 @@ from markdown_it import MarkdownIt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from lightning_dice.data.integrity import Finding
-from lightning_dice.data.labels import NAMES
 from lightning_dice.data.layouts.nnunet import nnunet_cases
+from lightning_dice.data.seven import NAMES
 from lightning_dice.data.store import prepare_cases
 from lightning_dice.data.volumes import Preparation
 from lightning_dice.paper.card import write_card

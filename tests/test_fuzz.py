@@ -22,13 +22,13 @@ from omegaconf import OmegaConf
 
 from lightning_dice.build import build_datamodule
 from lightning_dice.cli import _is_mendable
-from lightning_dice.data.labels import NAMES
+from lightning_dice.config import plain
 from lightning_dice.data.scans import read_scan
+from lightning_dice.data.seven import NAMES
 from lightning_dice.evaluate import evaluate
 from lightning_dice.naming import differences, flat, run_folder
 from lightning_dice.report import report
 from lightning_dice.runs import METRIC_COLUMNS, read_config
-from lightning_dice.settings import plain
 from lightning_dice.train import train
 from tests.conftest import tiny_case, write_nnunet
 from tests.ct_series import write_series

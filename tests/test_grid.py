@@ -15,7 +15,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from lightning_dice import build
-from lightning_dice.cli import config_folder
+from lightning_dice.config import config_folder
 from lightning_dice.paper.grid import read_grid
 from lightning_dice.paper.statistics import compare_cells
 from lightning_dice.paper.table1 import grid_table

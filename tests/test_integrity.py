@@ -10,7 +10,7 @@ import pydicom
 import pytest
 from hydra import compose, initialize_config_dir
 
-from lightning_dice.cli import config_folder
+from lightning_dice.config import config_folder
 from lightning_dice.data import store, volumes
 from lightning_dice.data.cases import Split
 from lightning_dice.data.datamodule import CTDataModule
@@ -22,10 +22,10 @@ from lightning_dice.data.integrity import (
     content_hash,
     findings_table,
 )
-from lightning_dice.data.labels import NAMES
 from lightning_dice.data.layouts.nnunet import nnunet_cases
 from lightning_dice.data.layouts.paired import paired_cases
 from lightning_dice.data.phantom.dataset import phantom_cases
+from lightning_dice.data.seven import NAMES
 from lightning_dice.data.volumes import Preparation, read_case
 from lightning_dice.errors import InputError
 from lightning_dice.prepare import prepare

@@ -12,8 +12,8 @@ import SimpleITK as sitk
 from pydicom.sr.codedict import codes
 
 from lightning_dice.data.label_maps import LABEL_MAP_ENDINGS, write_dicom_seg, write_label_map
-from lightning_dice.data.labels import LABELS, NAMES
 from lightning_dice.data.scans import read_scan
+from lightning_dice.data.seven import LABELS, NAMES
 from lightning_dice.errors import InputError
 from tests.ct_series import AXIAL, PIXEL_MM, STEP_MM, affine_of, oblique, voxels_hu, write_series
 from tests.test_scans import ORIGIN, itk_affine, turned

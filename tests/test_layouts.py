@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
-from lightning_dice.cli import config_folder
+from lightning_dice.config import config_folder
 from lightning_dice.data.cases import Split, given_split
-from lightning_dice.data.labels import NAMES
 from lightning_dice.data.layouts.nnunet import nnunet_cases
 from lightning_dice.data.layouts.paired import paired_cases
 from lightning_dice.data.layouts.totalsegmentator import MASKS, totalsegmentator_cases
+from lightning_dice.data.seven import NAMES
 from lightning_dice.errors import InputError
 from lightning_dice.prepare import prepare
 from tests.conftest import tiny_case, write_nifti, write_nnunet

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from lightning_dice.checkpoints import read_checkpoint
-from lightning_dice.data.labels import NAMES
 from lightning_dice.data.patches import Batch
+from lightning_dice.data.seven import NAMES
 from lightning_dice.data.volumes import Preparation
 from lightning_dice.errors import InputError
 from lightning_dice.module import CHECKPOINT_KEY, Recipe, SegmentationModule, load_network

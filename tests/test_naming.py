@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
+from lightning_dice.config import config_folder, plain
 from lightning_dice.naming import run_folder
-from lightning_dice.settings import config_folder, plain
 from tests.test_config import composed
 
 CELL = "loss=simple,lr=0.01,seed=0"
@@ -97,7 +97,7 @@ def test_a_command_tells_what_differs_too(tmp_path):
     code = """
 from lightning_dice.cli import command
 from lightning_dice.naming import run_folder
-from lightning_dice.settings import plain
+from lightning_dice.config import plain
 command("train")(lambda config: print(run_folder(plain(config))))()
 """
     asked = [sys.executable, "-c", code, "experiment=demo", "name=mine", "loss=square", "loss.smooth=1"]

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from lightning_dice.data.labels import NAMES
+from lightning_dice.data.seven import NAMES
 from lightning_dice.paper.grid import read_grid
 from lightning_dice.paper.observations import CLAIMS, Part, observe, observe_printed
 from lightning_dice.paper.statistics import LEAST_CASES, contrast, wilcoxon

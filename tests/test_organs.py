@@ -9,8 +9,8 @@ from scipy.ndimage import label as connected
 
 from lightning_dice.data import organs
 from lightning_dice.data.cases import Case, LabelFile
-from lightning_dice.data.labels import NAMES
 from lightning_dice.data.organs import PIECE_MM, check_missing, check_organs
+from lightning_dice.data.seven import NAMES
 from tests.damaged import AFFINE, body
 
 LIVER, SPLEEN, GALLBLADDER, VEIN = (NAMES.index(name) for name in ("liver", "spleen", "gallbladder", "vein"))

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lightning_dice.data.labels import LABELS, NAMES
+from lightning_dice.data.seven import LABELS, NAMES
 from lightning_dice.metrics import summarize
 from lightning_dice.paper.figure1 import learning_curves
 from lightning_dice.paper.slices import Pictured, richest_slice, slices_figure

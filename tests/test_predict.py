@@ -15,8 +15,8 @@ from PIL import Image
 from torch import nn
 
 from lightning_dice import predict as command
-from lightning_dice.cli import config_folder
-from lightning_dice.data.labels import NAMES
+from lightning_dice.config import config_folder
+from lightning_dice.data.seven import NAMES
 from lightning_dice.data.volumes import Preparation
 from lightning_dice.errors import InputError
 from lightning_dice.inference import plan_slabs

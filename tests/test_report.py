@@ -14,8 +14,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from matplotlib.image import imread
 
-from lightning_dice.cli import config_folder
-from lightning_dice.data.labels import NAMES
+from lightning_dice.config import config_folder
+from lightning_dice.data.seven import NAMES
 from lightning_dice.errors import InputError
 from lightning_dice.paper import surfaces
 from lightning_dice.paper.figure1 import grid_curves

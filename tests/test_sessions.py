@@ -8,11 +8,11 @@ import sys
 import pandas as pd
 import pytest
 
+from lightning_dice.config import plain
 from lightning_dice.errors import InputError
 from lightning_dice.naming import run_folder
 from lightning_dice.runs import METRIC_COLUMNS, Run, read_config, read_json
 from lightning_dice.sessions import append_metrics, begin, cut_metrics, find_run, hold, mark_done, mark_failed
-from lightning_dice.settings import plain
 from tests.test_config import composed
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from lightning_dice.config import plain
 from lightning_dice.errors import InputError
 from lightning_dice.settings import (
     BenchmarkSettings,
@@ -10,10 +11,8 @@ from lightning_dice.settings import (
     PrepareSettings,
     ReportSettings,
     TrainSettings,
-    check,
-    checked,
-    plain,
 )
+from lightning_dice.validation import check, checked
 from tests.test_config import composed
 
 COUNT = "expected an integer from 1"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from lightning_dice.data.labels import NAMES
+from lightning_dice.data.seven import NAMES
 from lightning_dice.paper.grid import read_grid
 from lightning_dice.paper.statistics import (
     ORGANS_MEAN,

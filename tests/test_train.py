@@ -10,9 +10,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lightning_dice.cli import config_folder
+from lightning_dice.config import config_folder
 from lightning_dice.data.datamodule import CTDataModule
-from lightning_dice.data.labels import NAMES
+from lightning_dice.data.seven import NAMES
 from lightning_dice.errors import InputError
 from lightning_dice.evaluate import evaluate
 from lightning_dice.module import load_network

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_dice.data.labels import BACKGROUND, NAMES
+from lightning_dice.data.seven import BACKGROUND, NAMES
 from lightning_dice.errors import InputError
 
 

@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader
 
 from lightning_dice.data.cases import Case, Split, given_split, split_cases
 from lightning_dice.data.integrity import ERROR, Examination, Finding, check_copies, findings_frame
-from lightning_dice.data.labels import BACKGROUND, NAMES
 from lightning_dice.data.loaders import check_shared_memory, patch_loader, volume_loader
 from lightning_dice.data.patches import PatchQueue, Transform, padding_share
+from lightning_dice.data.seven import BACKGROUND, NAMES
 from lightning_dice.data.store import PreparedCase, check_cases, fingerprint, prepare_cases
 from lightning_dice.data.volumes import Preparation
 from lightning_dice.errors import InputError

@@ -9,8 +9,8 @@ import SimpleITK as sitk
 from nibabel.affines import voxel_sizes
 
 from lightning_dice import __version__
-from lightning_dice.data.labels import BACKGROUND, LABELS
 from lightning_dice.data.scans import LPS_TO_RAS, NIFTI, Scan
+from lightning_dice.data.seven import BACKGROUND, LABELS
 from lightning_dice.errors import InputError
 from lightning_dice.files import replacing
 

@@ -9,7 +9,7 @@ from scipy.ndimage import label as connected
 
 from lightning_dice.data.cases import Case
 from lightning_dice.data.integrity import WARNING, Finding, height_mm
-from lightning_dice.data.labels import BACKGROUND, NAMES
+from lightning_dice.data.seven import BACKGROUND, NAMES
 
 # Volumes in mL beyond which an organ is looked at again, generous on both sides of the medians 1238, 188, 401, 12 and
 # 82 of the WORD data set (Luo et al. 2022, Medical Image Analysis 82:102642): from about a tenth of them, to what an

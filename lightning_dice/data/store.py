@@ -21,7 +21,7 @@ import numpy as np
 
 from lightning_dice.data.cases import Case
 from lightning_dice.data.integrity import Examination, Finding
-from lightning_dice.data.labels import NUM_CLASSES
+from lightning_dice.data.seven import NUM_CLASSES
 from lightning_dice.data.volumes import LabelledScan, Preparation, Volume, prepare_volume, read_case, spacing_mm, to_ras
 from lightning_dice.files import locked, remove_leftovers, replacing
 from lightning_dice.parallel import run_all

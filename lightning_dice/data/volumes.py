@@ -21,9 +21,9 @@ from lightning_dice.data.integrity import (
     content_hash,
     unreadable,
 )
-from lightning_dice.data.labels import BACKGROUND
 from lightning_dice.data.organs import check_organs
 from lightning_dice.data.scans import Scan, read_scan
+from lightning_dice.data.seven import BACKGROUND
 from lightning_dice.errors import InputError
 
 SPACING_TOLERANCE = 1e-3  # relative; a volume this close to the wanted spacing is left as it is

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lightning_dice.data.integrity import Finding, short_frame
-from lightning_dice.data.labels import NAMES, NUM_CLASSES
+from lightning_dice.data.seven import NAMES, NUM_CLASSES
 from lightning_dice.data.store import PreparedCase
 from lightning_dice.files import replacing
 from lightning_dice.paper.escaping import LITERAL, markdown

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lightning_dice.data.labels import LABELS
+from lightning_dice.data.seven import LABELS
 from lightning_dice.paper.escaping import LITERAL
 from lightning_dice.paper.grid import Cell
 

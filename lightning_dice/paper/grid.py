@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from lightning_dice.data.labels import NAMES
+from lightning_dice.data.seven import NAMES
 from lightning_dice.errors import InputError
 from lightning_dice.naming import OUR_LOSS, flat, setting_text
 from lightning_dice.paper.published import LOSS_SETTINGS, ROWS, TABLE1, WEIGHTINGS

@@ -19,7 +19,7 @@ from plotly.colors import qualitative
 from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
-from lightning_dice.data.labels import LABELS, NAMES
+from lightning_dice.data.seven import LABELS, NAMES
 from lightning_dice.paper.escaping import plotly
 from lightning_dice.paper.figure1 import STAGES
 from lightning_dice.paper.grid import Cell

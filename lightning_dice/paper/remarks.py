@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from lightning_dice.data.labels import NAMES
+from lightning_dice.data.seven import NAMES
 from lightning_dice.paper.grid import DIGEST, Cell, Grid, differing
 from lightning_dice.paper.statistics import LEAST_CASES, ORGANS_MEAN, smallest_p
 

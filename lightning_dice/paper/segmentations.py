@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lightning_dice.data.labels import NAMES, NUM_CLASSES
+from lightning_dice.data.seven import NAMES, NUM_CLASSES
 from lightning_dice.paper.escaping import LITERAL
 from lightning_dice.paper.grid import Cell
 from lightning_dice.paper.slices import Pictured, draw_slice, organ_legend, read_pictured, richest_slice

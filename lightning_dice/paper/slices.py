@@ -10,7 +10,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from lightning_dice.data.labels import BACKGROUND, LABELS, NUM_CLASSES
+from lightning_dice.data.seven import BACKGROUND, LABELS, NUM_CLASSES
 from lightning_dice.paper.escaping import LITERAL
 
 SOFT_TISSUE_HU = (-160.0, 240.0)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from lightning_dice.data.labels import NAMES
+from lightning_dice.data.seven import NAMES
 from lightning_dice.errors import InputError
 from lightning_dice.naming import OUR_LOSS, loss_name
 from lightning_dice.runs import METRIC_COLUMNS, SCORE_COLUMNS, Run, read_config

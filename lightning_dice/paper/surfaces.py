@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from scipy.ndimage import gaussian_filter
 from skimage.measure import marching_cubes
 
-from lightning_dice.data.labels import BACKGROUND, LABELS
+from lightning_dice.data.seven import BACKGROUND, LABELS
 
 SMOOTH_VOXELS = 0.5  # of the mask before its surface is found
 LEVEL = 0.35  # of the smoothed mask; below a half, so that a vessel two voxels wide does not break

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lightning_dice.data.labels import NAMES
+from lightning_dice.data.seven import NAMES
 from lightning_dice.paper.escaping import markdown
 from lightning_dice.paper.grid import Cell
 from lightning_dice.paper.published import NOTES, RATES, ROWS, WEIGHTINGS

@@ -9,8 +9,8 @@ import re
 from pathlib import Path
 
 from lightning_dice.data.cases import Case, LabelFile
-from lightning_dice.data.labels import BACKGROUND, NAMES
 from lightning_dice.data.scans import ENDINGS
+from lightning_dice.data.seven import BACKGROUND, NAMES
 from lightning_dice.errors import InputError
 
 CHANNEL = "_0000"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lightning_dice.data.cases import Case, LabelFile
-from lightning_dice.data.labels import BACKGROUND, NAMES
+from lightning_dice.data.seven import BACKGROUND, NAMES
 from lightning_dice.errors import InputError
 
 WILDCARD = re.compile(r"\*|\[[^\]]+\]")  # of a pattern: any text, or one character of several

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from lightning_dice.data.cases import Case, LabelFile
-from lightning_dice.data.labels import NAMES
+from lightning_dice.data.seven import NAMES
 from lightning_dice.errors import InputError
 
 MASKS = {

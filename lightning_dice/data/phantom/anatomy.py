@@ -7,8 +7,8 @@ abdominal scans.
 import numpy as np
 from scipy import ndimage
 
-from lightning_dice.data.labels import BACKGROUND, NAMES
 from lightning_dice.data.phantom.body import Body
+from lightning_dice.data.seven import BACKGROUND, NAMES
 
 _, ARTERY, VEIN, LIVER, SPLEEN, STOMACH, GALLBLADDER, PANCREAS = range(len(NAMES))
 LUNG, FAT, GAS, BONE, CORTEX = -850, -105, -880, 190, 480

@@ -9,10 +9,10 @@ import nibabel as nib
 import numpy as np
 
 from lightning_dice.data.cases import Case
-from lightning_dice.data.labels import NAMES
 from lightning_dice.data.layouts.nnunet import nnunet_cases
 from lightning_dice.data.phantom.anatomy import paint_anatomy
 from lightning_dice.data.phantom.body import SPACING_MM, Body, draw_patient
+from lightning_dice.data.seven import NAMES
 from lightning_dice.errors import InputError
 from lightning_dice.files import locked, remove_leftovers, replacing
 from lightning_dice.parallel import run_all

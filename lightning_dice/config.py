@@ -1,0 +1,28 @@
+"""The YAML files that the package ships, and settings as plain types."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from lightning_dice.data.labels import LabelSet, label_set
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+def config_folder() -> Path:
+    """Where the YAML files are: inside an installed package, beside it in a checkout."""
+    inside = PACKAGE / "conf"
+    return inside if inside.is_dir() else PACKAGE.parent / "conf"
+
+
+@cache
+def shipped_labels(name: str) -> LabelSet:
+    """The classes of `conf/labels/NAME.yaml`."""
+    return label_set(name, plain(OmegaConf.load(config_folder() / "labels" / f"{name}.yaml"))["labels"])
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """Everything resolved, as plain types."""
+    return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
