@@ -10,6 +10,7 @@ import itertools
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,15 @@ from torch import nn
 
 from lightning_dice.callbacks import CurvesLogger, OverlayPictures, ProgressBar, StepTimes, TestResults
 from lightning_dice.checkpoints import CheckpointFiles, LastCheckpoint
-from lightning_dice.config import config_folder
+from lightning_dice.config import config_folder, plain, shipped_labels
 from lightning_dice.data.datamodule import CTDataModule
+from lightning_dice.data.labels import LabelChoice, label_set
 from lightning_dice.errors import InputError
 from lightning_dice.module import OptimizerFactory, Recipe, SegmentationModule
 from lightning_dice.naming import OUR_LOSS
 from lightning_dice.runs import Run
 
+EVERYTHING = "totalsegmentator"  # the set with most classes, for what is known of those that a data set declares
 REFUSALS = (ValueError, TypeError, ImportError, AttributeError, RuntimeError, MisconfigurationException)
 
 QUIET = (  # warnings of Lightning's that are none here
@@ -63,8 +66,18 @@ def settle(config: DictConfig) -> DictConfig:
     return config
 
 
-def build_datamodule(config: DictConfig) -> CTDataModule:
-    data = _build(config.data, "data")
+def build_label_choice(labels: DictConfig) -> LabelChoice:
+    """The choice that the group `labels` describes; without classes of its own they are those that the data declare."""
+    given = plain(labels)
+    name, described = str(given["name"]), given["labels"]
+    known = replace(shipped_labels(EVERYTHING), name=name) if described is None else label_set(name, described)
+    return LabelChoice(known, described is None, given["classes"], given["outputs"])
+
+
+def build_datamodule(config: DictConfig, labels: LabelChoice | None = None) -> CTDataModule:
+    """The data of the group `data`, with the classes of the group `labels` if no others are given."""
+    make = _build(config.data, "data", _partial_=True)  # Hydra would take a dataclass among its arguments apart
+    data = _refusing("data", functools.partial(make, labels=labels or build_label_choice(config.labels)))
     layout = data.layout  # a partial: inspect would raise an error of its own for an argument too many
     bind = functools.partial(inspect.signature(layout.func).bind, *layout.args, **layout.keywords)
     _refusing("data.layout", bind, data.root)
@@ -73,7 +86,7 @@ def build_datamodule(config: DictConfig) -> CTDataModule:
 
 def build_module(config: DictConfig, data: CTDataModule) -> SegmentationModule:
     """Network, loss and optimiser around the training data, which must be set up: the loss gets its class counts."""
-    network = _build(config.network, "network", num_classes=len(data.classes)).to(memory_format=torch.channels_last_3d)
+    network = _build(config.network, "network", num_classes=len(data.labels)).to(memory_format=torch.channels_last_3d)
     divisor = getattr(network, "divisor", 1)
     if any(size % divisor for size in data.patch_size):
         raise InputError(
@@ -82,7 +95,7 @@ def build_module(config: DictConfig, data: CTDataModule) -> SegmentationModule:
     loss = _build(config.loss, "loss")
     if hasattr(loss, "set_class_voxels"):
         loss.set_class_voxels(data.class_voxels)
-    recipe = Recipe(data.classes, data.preparation, data.spacing_mm, data.patch_size)
+    recipe = Recipe(data.labels, data.preparation, data.spacing_mm, data.patch_size)
     optimizer = _build_optimizer(config)
     return SegmentationModule(network, recipe, loss, optimizer, config.overlap, data.taught, config.compile)
 
@@ -214,9 +227,9 @@ def _build(config: DictConfig, name: str, **more: Any) -> Any:
         raise
 
 
-def _refusing(name: str, factory: Callable[[Any], Any], argument: Any) -> None:
+def _refusing(name: str, factory: Callable[..., Any], *arguments: Any) -> Any:
     """Call what was partly built; what it says about its arguments becomes one line."""
     try:
-        factory(argument)
+        return factory(*arguments)
     except REFUSALS as error:
         raise InputError(f"{name}: {' '.join(str(error).split())}") from error

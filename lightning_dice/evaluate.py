@@ -9,6 +9,7 @@ from lightning_dice.build import build_datamodule, build_trainer
 from lightning_dice.callbacks import NativeScores, TestResults
 from lightning_dice.cli import command
 from lightning_dice.data.datamodule import ALL_CASES
+from lightning_dice.data.labels import LabelChoice
 from lightning_dice.errors import InputError
 from lightning_dice.module import SegmentationModule, load_network
 from lightning_dice.paper.table1 import scores_table
@@ -35,6 +36,7 @@ def evaluate(config: DictConfig) -> Run:
     trained = Run(Path(config.run).expanduser())
     trained_config = OmegaConf.create(read_config(trained))
     network, recipe = load_network(trained.checkpoint(config.checkpoint))
+    labels = LabelChoice(recipe.labels, outputs="all")
     overlap = trained_config.overlap if config.overlap is None else config.overlap
     if config.get("data") is None:
         trained_config.data.transform = None  # for training only
@@ -42,7 +44,7 @@ def evaluate(config: DictConfig) -> Run:
         settings = OmegaConf.to_container(trained_config.data)
         check(settings, DataSettings, f"{trained.config}: data.")
         check_trust(settings, trained, config.trust)
-        data = build_datamodule(trained_config)
+        data = build_datamodule(trained_config, labels)
         data.setup()
         if data.fingerprint != read_json(trained.environment)["data"]:
             raise InputError(
@@ -52,11 +54,10 @@ def evaluate(config: DictConfig) -> Run:
         with open_dict(config):
             config.data.test = ALL_CASES
             config.data.preparation.update(asdict(recipe.at_spacing))
-        data = build_datamodule(config)
+        data = build_datamodule(config, labels)
         data.setup()
 
-    scored = [name for name in recipe.classes if name in data.annotated]
-    module = SegmentationModule(network, recipe, overlap=overlap, taught=scored)
+    module = SegmentationModule(network, recipe, overlap=overlap, taught=data.taught)
     run = Run(trained.folder / "evaluate" / f"{data.name},{config.checkpoint}")
     trainer = build_trainer(config, callbacks=[TestResults(run, data), NativeScores(run, data)], logger=False)
     trainer.test(module, datamodule=data, verbose=False)

@@ -12,13 +12,14 @@ from omegaconf import OmegaConf
 from lightning_dice.config import config_folder
 
 OUR_LOSS = "lightning_dice.loss.DiceLoss"
+PAPERS = "paper"  # the label set that goes without saying
 # Where files lie and what they are computed on is not part of what a run is; everything else is.
 NOT_PART_OF_A_RUN = (
     "output_dir", "cache", "rerun", "preset", "data.root", "data.store", "data.num_workers", "data.on_error",
     "trainer.accelerator", "trainer.devices", "trainer.enable_progress_bar",
 )  # fmt: skip
 # The folders above a run's, and the first part of its own name, say these.
-SAID_ELSEWHERE = ("name", "data.name", "loss._target_", "loss.weighting", "optim.lr", "seed")
+SAID_ELSEWHERE = ("name", "data.name", "labels.name", "loss._target_", "loss.weighting", "optim.lr", "seed")
 LONGEST = 200  # bytes of a folder's name; file systems take 255, and a rerun adds to it
 
 
@@ -61,6 +62,8 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 def setting_text(value: Any) -> str:
     """As it would be typed, but for what a folder's name should not hold."""
+    if isinstance(value, dict):  # classes that are merged
+        return ",".join(f"{name}({'+'.join(members)})" for name, members in value.items())
     if isinstance(value, list):
         return f"[{','.join(map(setting_text, value))}]"
     if value is None or isinstance(value, bool):
@@ -72,7 +75,8 @@ def _variant(config: dict[str, Any]) -> list[str]:
     """KEY=VALUE of each setting that is not the preset's."""
     preset, own = flat(_preset(config)), flat(config)
     told = [key for key in own if key not in SAID_ELSEWHERE and own[key] != preset.get(key, "absent")]
-    return [f"{key}={setting_text(own[key])}" for key in sorted(told)]
+    labels = [] if config["labels"]["name"] == PAPERS else [f"labels={setting_text(config['labels']['name'])}"]
+    return labels + [f"{key}={setting_text(own[key])}" for key in sorted(told)]
 
 
 def _preset(config: dict[str, Any]) -> dict[str, Any]:
@@ -82,6 +86,9 @@ def _preset(config: dict[str, Any]) -> dict[str, Any]:
     overrides = [f"experiment={config['preset']}", f"data={data if is_shipped else 'nnunet'}", f"seed={config['seed']}"]
     if is_ours:
         overrides.append(f"loss={loss}")
+    labels = str(config["labels"]["name"])
+    if has_shipped_labels := (conf / "labels" / f"{labels}.yaml").is_file():
+        overrides.append(f"labels={labels}")
     if GlobalHydra.instance().is_initialized():
         composed = compose("train", overrides)
     else:
@@ -94,6 +101,8 @@ def _preset(config: dict[str, Any]) -> dict[str, Any]:
         preset["loss"] = {}
     if not is_shipped:  # the layout belongs to the data set, which a folder is named after
         preset["data"]["layout"] = config["data"]["layout"]
+    if not has_shipped_labels:
+        preset["labels"] = config["labels"]
     return preset
 
 

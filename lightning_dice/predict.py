@@ -17,7 +17,6 @@ from lightning_dice.data.integrity import ERROR, Finding, check_image, findings_
 from lightning_dice.data.label_maps import LABEL_MAP_ENDINGS, write_dicom_seg, write_label_map
 from lightning_dice.data.organs import check_missing, check_organs
 from lightning_dice.data.scans import Scan, find_scans, read_scan, scan_name
-from lightning_dice.data.seven import NAMES
 from lightning_dice.data.volumes import from_ras, prepare_image, prepared_step, spacing_mm, to_ras
 from lightning_dice.errors import InputError
 from lightning_dice.files import replacing
@@ -87,8 +86,8 @@ def _predict(
     target = output / f"{scan.name}{config.ending}"
     if target.resolve() in [file.resolve() for file in scan.files]:
         raise InputError(f"output={output}: the label map would replace the scan {target}; give another folder")
-    ids = tuple((NAMES.index(name),) * 2 for name in recipe.classes)
-    case = Case(scan.name, path, (LabelFile(target, ids),))
+    labels = recipe.labels
+    case = Case(scan.name, path, (LabelFile.of_ours(target, labels),))
     odd = list(check_image(case, scan.voxels, scan.affine))
     for finding in odd:
         if finding.level == ERROR:
@@ -97,7 +96,7 @@ def _predict(
     hu, affine = to_ras(scan.voxels, scan.affine)
     preparation = recipe.at_spacing
     step = prepared_step(affine, preparation)
-    sizes = hu.shape, hu.itemsize, step, len(recipe.classes), recipe.patch_size
+    sizes = hu.shape, hu.itemsize, step, len(labels), recipe.patch_size
     rows, peak_gb = plan_slabs(*sizes, config.overlap, config.memory_limit_gb, whole=config.probabilities)
     print(f"{scan.name}: {' × '.join(map(str, scan.voxels.shape))} voxels, up to {peak_gb:.1f} GB of memory")
     image, grid = prepare_image(hu, affine, preparation)
@@ -106,23 +105,22 @@ def _predict(
     if config.probabilities:
         slabs = [torch.cat(list(slabs), dim=-1)]
         _write_probabilities(slabs[0].softmax(dim=0).numpy(), grid, output / f"{scan.name}.probabilities.nii.gz")
-    classes = np.array([NAMES.index(name) for name in recipe.classes], np.uint8)
-    found = classes[to_native(slabs, image.shape[2], hu.shape, step)]
+    found = to_native(slabs, image.shape[2], hu.shape, step)
     label = from_ras(found, scan.affine)
-    write_label_map(label, scan, target)
+    write_label_map(label, labels, scan, target)
     if config.dicom_seg:
-        write_dicom_seg(label, scan, output / f"{scan.name}.seg.dcm")
+        write_dicom_seg(label, labels, scan, output / f"{scan.name}.seg.dcm")
     if config.overlay:
         row = Pictured(scan.name, hu, None, found, spacing_mm(affine))
         with replacing(output / f"{scan.name}.png") as picture:
             slices_figure([row]).savefig(picture, dpi=150)
-    voxels = sum(np.bincount(plane.ravel(), minlength=len(NAMES)) for plane in found)  # bincount takes 8 bytes a voxel
-    implausible = check_organs(case, hu, found, affine, "predicted")
-    implausible = [*implausible, *check_missing(case, voxels, found.shape, affine)]
+    voxels = sum(np.bincount(plane.ravel(), minlength=len(labels)) for plane in found)  # bincount takes 8 bytes a voxel
+    implausible = check_organs(case, labels, hu, found, affine, "predicted")
+    implausible = [*implausible, *check_missing(case, labels, voxels, found.shape, affine)]
     for finding in implausible:
         print(f"warning: {finding}")
     millilitres = voxels * abs(np.linalg.det(affine[:3, :3])) / 1000
-    volumes = {f"{name}_ml": millilitres[NAMES.index(name)] for name in recipe.classes[1:]}
+    volumes = {f"{name}_ml": value for name, value in zip(labels.names[1:], millilitres[1:], strict=True)}
     return {"scan": scan.name} | volumes, odd + implausible
 
 

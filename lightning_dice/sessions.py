@@ -38,7 +38,13 @@ def find_run(config: dict[str, Any], data_fingerprint: str) -> Run:
     run = Run(folder)
     if not has_progress(run):
         return run
-    differing = differences(read_config(run), config)
+    before = read_config(run)
+    if "labels" not in before:
+        raise InputError(
+            f"{folder}: holds a run of version 0.1, before there were label sets; give this one a name=… of its own, "
+            "or rerun=true to start over in a new folder"
+        )
+    differing = differences(before, config)
     if read_json(run.environment).get("data") != data_fingerprint:
         differing.append("other data")
     if differing:

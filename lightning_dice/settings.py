@@ -21,6 +21,7 @@ Share = Annotated[float, Field(strict=True, ge=0, lt=1, description="a share fro
 Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False, description="a finite number above 0")]
 Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Spacing = Annotated[float, Field(strict=True, ge=0.1, le=100)]
+Range = Annotated[list[Finite] | None, Field(min_length=2, max_length=2, description="[low, high], or null")]
 PathPart = Annotated[str, Field(pattern=r"^\w[\w .+=,@()-]*$", max_length=100)]
 Name = Annotated[
     PathPart | CountOrZero,
@@ -59,7 +60,7 @@ class LayoutSettings(OpenSettings):
     ids: Annotated[
         dict[str, int | list[int]] | None, Field(strict=True, description="values by class: {liver: 3, spleen: [7, 8]}")
     ] = None
-    highest: Annotated[Count | None, Field(description="an integer from 1")] = None
+    highest: Annotated[CountOrZero | None, Field(description="an integer from 0")] = None
     split: Switch = False
     cases: Annotated[Count | None, Field(description="an integer from 1")] = None
     seed: Seed = 0
@@ -85,7 +86,6 @@ class DataSettings(Settings):
     root: Text
     store: Text
     preparation: PreparationSettings
-    labels: Annotated[str | list[str], Field(description="present, all, or a list such as [liver,spleen]")] = "present"
     test: Share
     validation: Share
     split_seed: Seed
@@ -127,9 +127,34 @@ class TrainerSettings(Settings):
     callbacks: Annotated[list[dict[str, Any]], Field(description="a list of objects by their _target_")] = []
 
 
+class ClassSettings(Settings):
+    colour: Annotated[str | None, Field(pattern="^#[0-9a-fA-F]{6}$", description="a colour such as '#d55e00'")] = None
+    synonyms: Annotated[list[str], Field(description="a list of names")] = []
+    snomed: Annotated[str | None, Field(description="a SNOMED CT code by pydicom's name, such as Liver")] = None
+    volume_ml: Range = None
+    hu: Range = None
+    largest_piece: Annotated[Share | None, Field(description="a share from 0 to below 1, or null")] = None
+    side: Annotated[Literal["left", "right"] | None, Field(description="left, right or null")] = None
+    opacity: Annotated[float, Field(strict=True, gt=0, le=1, description="a share above 0 up to 1")] = 1.0
+
+
+class LabelsSettings(Settings):
+    name: Name
+    labels: Annotated[
+        dict[str, ClassSettings | None] | None,
+        Field(description="what is known of each class, by its name; or null, for those that the data set declares"),
+    ]
+    classes: Annotated[
+        list[str | dict[str, str | list[str]]] | None,
+        Field(description="a list such as [liver, {kidney: [kidney_left, kidney_right]}], or null for all classes"),
+    ]
+    outputs: Annotated[Literal["present", "all"], Field(description="present or all")]
+
+
 class PrepareSettings(Settings):
     cache: Text
     phantoms: Count
+    labels: LabelsSettings
     data: DataSettings
     check: Switch
 
@@ -140,6 +165,7 @@ class TrainSettings(Settings):
     preset: Name
     name: Name
     seed: Seed
+    labels: LabelsSettings
     data: DataSettings
     network: OpenSettings
     loss: OpenSettings

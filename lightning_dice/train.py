@@ -13,7 +13,7 @@ from lightning_dice.checkpoints import find_checkpoint
 from lightning_dice.cli import command
 from lightning_dice.config import plain
 from lightning_dice.data.datamodule import CTDataModule
-from lightning_dice.data.seven import NAMES
+from lightning_dice.data.labels import told_names
 from lightning_dice.errors import Interrupted
 from lightning_dice.files import replacing
 from lightning_dice.paper.figure1 import learning_curves
@@ -66,8 +66,9 @@ def _train(config: DictConfig, settings: dict[str, Any], run: Run, data: CTDataM
     session = {"from_step": step, "device": device_name(trainer), "precision": trainer.precision}
     begin(run, settings, data.fingerprint, data.excluded, classes, session)  # whatever can be refused has been
     print(classes_table(**classes))
-    if untaught := [name for name in NAMES if name not in data.taught]:
-        print(f"{len(data.classes)} classes; {', '.join(untaught)}: not taught, not scored (data.labels={data.labels})")
+    if data.untaught:
+        told = f"{told_names(data.untaught)}: not taught, not scored (labels={data.labels.name})"
+        print(f"{len(data.labels)} classes; {told}")
     print(f"{run.folder}: step {step} of {trainer.max_steps}, {trainer.precision} on {session['device']}")
     try:
         _fit_and_test(trainer, module, data, run, step)

@@ -7,7 +7,15 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from lightning_dice.data.seven import NAMES
+from lightning_dice.config import shipped_labels
+from lightning_dice.data.cases import Case
+from lightning_dice.data.integrity import ERROR
+from lightning_dice.data.labels import LabelSet
+from lightning_dice.data.volumes import Preparation, Volume, prepare_volume, read_case
+from lightning_dice.errors import InputError
+
+PAPER = shipped_labels("paper")
+NAMES = PAPER.names
 
 SHAPE = (24, 20, 28)
 AFFINE = np.diag([-3.0, -3.0, 3.0, 1.0])  # LPS, as most CTs come
@@ -22,6 +30,14 @@ def tiny_case(seed: int, shape: tuple[int, int, int] = SHAPE) -> tuple[np.ndarra
         label[tuple(slice(c, c + 5) for c in corner)] = index
     hu = rng.normal(-50, 20, shape) + 40 * label
     return hu.astype(np.int16), label
+
+
+def read_volume(case: Case, preparation: Preparation, labels: LabelSet = PAPER) -> Volume:
+    """A case's files, read and prepared; an InputError with what was found if they are not sound."""
+    scan, examination = read_case(case, labels)
+    if scan is None:
+        raise InputError("\n".join(str(finding) for finding in examination.findings if finding.level == ERROR))
+    return prepare_volume(scan, preparation)
 
 
 def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE) -> None:

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lightning_dice.data.seven import NAMES
-from tests.conftest import write_nifti
+from tests.conftest import NAMES, write_nifti
 
 SHAPE = (30, 24, 20)
 AFFINE = np.diag([-10.0, -10.0, 10.0, 1.0])  # LPS; a voxel is 1 mL

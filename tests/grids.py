@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 
-from lightning_dice.data.seven import NAMES
 from lightning_dice.naming import setting_text
 from lightning_dice.runs import METRIC_COLUMNS, SCORE_COLUMNS, Run
-from tests.conftest import tiny_case, write_nifti
+from tests.conftest import NAMES, tiny_case, write_nifti
 
 SPACING = np.diag([3.0, 3.0, 3.0, 1.0])
 

@@ -10,13 +10,12 @@ from PIL import Image
 
 from lightning_dice.data.integrity import Finding
 from lightning_dice.data.layouts.nnunet import nnunet_cases
-from lightning_dice.data.seven import NAMES
 from lightning_dice.data.store import prepare_cases
 from lightning_dice.data.volumes import Preparation
 from lightning_dice.loss import class_weights
 from lightning_dice.paper.card import MOST_PICTURED, PERCENTILES, hu_percentiles, pictured, write_card
 from lightning_dice.prepare import prepare
-from tests.conftest import write_nifti
+from tests.conftest import NAMES, PAPER, write_nifti
 from tests.damaged import AFFINE, body, write_sound
 from tests.test_config import composed
 
@@ -34,7 +33,7 @@ def cases(tmp_path_factory):
     affine = AFFINE @ np.diag([1, 1, 0.5, 1])
     write_nifti(root / "imagesTr" / "b_0000.nii.gz", hu, affine)
     write_nifti(root / "labelsTr" / "b.nii.gz", label, affine)
-    return prepare_cases(nnunet_cases(root), Preparation(factor=1), folder / "store", workers=1)[0]
+    return prepare_cases(nnunet_cases(root), PAPER, Preparation(factor=1), folder / "store", workers=1)[0]
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +88,7 @@ def test_the_scans_own_sizes_are_told_beside_the_prepared_ones(tmp_path):
     affine = AFFINE[:, [2, 0, 1, 3]] @ np.diag([0.5, 1, 1, 1])
     for folder, array in (("imagesTr/a_0000", hu), ("labelsTr/a", label)):
         write_nifti(root / f"{folder}.nii.gz", array.transpose(2, 0, 1), affine)
-    (case,), _ = prepare_cases(nnunet_cases(root), Preparation(factor=2), tmp_path / "store", workers=1)
+    (case,), _ = prepare_cases(nnunet_cases(root), PAPER, Preparation(factor=2), tmp_path / "store", workers=1)
     assert (case.scan_shape, case.scan_spacing_mm) == ((30, 24, 22), (10.0, 10.0, 5.0))
     assert (case.shape, case.spacing_mm) == ((15, 12, 11), (20.0, 20.0, 10.0))
 

@@ -9,13 +9,13 @@ from matplotlib.image import imread
 from omegaconf import OmegaConf
 
 from lightning_dice.config import plain
-from lightning_dice.data.seven import NAMES
 from lightning_dice.naming import run_folder
 from lightning_dice.paper.grid import FolderName, read_grid
 from lightning_dice.paper.published import TABLE1
 from lightning_dice.paper.remarks import remarks_on
 from lightning_dice.paper.statistics import compare_cells
 from lightning_dice.paper.table1 import grid_table, latex_table, markdown_table
+from tests.conftest import NAMES
 from tests.grids import write_pictures, write_run
 from tests.test_config import composed
 from tests.test_report import CASES, cases_around, make_report

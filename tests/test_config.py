@@ -13,9 +13,9 @@ from lightning_dice.build import best_precision, build_datamodule, build_module,
 from lightning_dice.config import config_folder, plain
 from lightning_dice.data.cases import Split
 from lightning_dice.data.datamodule import CTDataModule
-from lightning_dice.data.seven import NAMES
 from lightning_dice.data.store import PreparedCase
 from lightning_dice.errors import InputError
+from tests.conftest import NAMES
 
 CONF = config_folder()
 
@@ -39,7 +39,7 @@ def test_a_checkout_finds_its_configuration():
 def with_one_case(config) -> CTDataModule:
     """The data module of a configuration, as if it had found a case with 9 voxels of each class."""
     data = build_datamodule(config)
-    data.annotated = data.classes = NAMES
+    data.taught = NAMES
     affine = tuple(map(tuple, torch.eye(4).tolist()))
     data.cases = {"a": PreparedCase("a", "", "", (4, 4, 4), affine, (9,) * 8, (4, 4, 4), (1.0, 1.0, 1.0), "")}
     data.split = Split(("a",), (), ())
@@ -146,7 +146,7 @@ def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess:
         ),
         (
             ["train", "lerning_rate=1"],
-            "lerning_rate: no such setting; expected one of cache, phantoms, data, network, loss",
+            "lerning_rate: no such setting; expected one of cache, phantoms, labels, data, network",
         ),
         (["train", "data=nnunet"], "data.root: not given; add data.root="),
         (["train", "data=nnunet", "data.root=nowhere"], "nowhere/dataset.json: no such file"),

@@ -14,7 +14,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from lightning_dice.data.integrity import Finding
 from lightning_dice.data.layouts.nnunet import nnunet_cases
-from lightning_dice.data.seven import NAMES
 from lightning_dice.data.store import prepare_cases
 from lightning_dice.data.volumes import Preparation
 from lightning_dice.paper.card import write_card
@@ -22,7 +21,7 @@ from lightning_dice.paper.escaping import markdown, plotly
 from lightning_dice.paper.figure1 import learning_curves
 from lightning_dice.paper.segmentations import weighting_figure
 from lightning_dice.paper.slices import Pictured, slices_figure
-from tests.conftest import tiny_case
+from tests.conftest import NAMES, PAPER, tiny_case
 from tests.damaged import write_sound
 from tests.grids import write_pictures, write_run
 from tests.test_paper import metrics
@@ -170,7 +169,7 @@ def card(tmp_path_factory) -> Path:
     """The card of a data set in which everything has such a name."""
     folder = tmp_path_factory.mktemp("card")
     root = write_sound(folder / "data", ["a"])
-    ((case,), _) = prepare_cases(nnunet_cases(root), Preparation(factor=2), folder / "store", workers=1)
+    ((case,), _) = prepare_cases(nnunet_cases(root), PAPER, Preparation(factor=2), folder / "store", workers=1)
     cases = [dataclasses.replace(case, id=name) for name in HOSTILE]
     findings = [Finding(name, f"{number}", "warning", name, name, name) for number, name in enumerate(HOSTILE)]
     weights = {name: [1.0] * len(NAMES) for name in HOSTILE}

@@ -24,13 +24,12 @@ from lightning_dice.build import build_datamodule
 from lightning_dice.cli import _is_mendable
 from lightning_dice.config import plain
 from lightning_dice.data.scans import read_scan
-from lightning_dice.data.seven import NAMES
 from lightning_dice.evaluate import evaluate
 from lightning_dice.naming import differences, flat, run_folder
 from lightning_dice.report import report
 from lightning_dice.runs import METRIC_COLUMNS, read_config
 from lightning_dice.train import train
-from tests.conftest import tiny_case, write_nnunet
+from tests.conftest import NAMES, tiny_case, write_nnunet
 from tests.ct_series import write_series
 from tests.test_config import composed
 from tests.test_train import config_of

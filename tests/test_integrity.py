@@ -25,12 +25,11 @@ from lightning_dice.data.integrity import (
 from lightning_dice.data.layouts.nnunet import nnunet_cases
 from lightning_dice.data.layouts.paired import paired_cases
 from lightning_dice.data.phantom.dataset import phantom_cases
-from lightning_dice.data.seven import NAMES
 from lightning_dice.data.volumes import Preparation, read_case
 from lightning_dice.errors import InputError
 from lightning_dice.prepare import prepare
 from lightning_dice.train import train
-from tests.conftest import write_nifti
+from tests.conftest import NAMES, PAPER, write_nifti
 from tests.ct_series import write_series
 from tests.damaged import AFFINE, DAMAGES, body, copy_case, write_damaged, write_sound
 
@@ -137,7 +136,9 @@ def test_what_is_sound_beside_them_is_not_told(found):
 
 def test_sound_data_give_no_finding(tmp_path):
     assert findings_of(write_sound(tmp_path / "data", ["a", "żołądek 7", "b"]), tmp_path / "store") == []
-    phantoms = store.check_cases(phantom_cases(tmp_path / "phantoms", 1), Preparation(factor=1), tmp_path / "store")
+    phantoms = store.check_cases(
+        phantom_cases(tmp_path / "phantoms", 1), PAPER, Preparation(factor=1), tmp_path / "store"
+    )
     assert [one.findings for one in phantoms] == [()]
 
 
@@ -205,14 +206,14 @@ def test_the_store_tells_again_what_it_found_and_reads_each_file_once(tmp_path, 
     original = volumes.read_scan
     monkeypatch.setattr(volumes, "read_scan", lambda path: read.append(path) or original(path))
     cases = nnunet_cases(root)
-    _, first = store.prepare_cases(cases, Preparation(factor=2), tmp_path / "store", workers=1)
+    _, first = store.prepare_cases(cases, PAPER, Preparation(factor=2), tmp_path / "store", workers=1)
     assert sorted(read) == sorted(path for case in cases for path in (case.image, case.labels[0].path))
-    _, second = store.prepare_cases(cases, Preparation(factor=2), tmp_path / "store", workers=1)
-    third = store.check_cases(cases, Preparation(factor=2), tmp_path / "store", workers=1)
+    _, second = store.prepare_cases(cases, PAPER, Preparation(factor=2), tmp_path / "store", workers=1)
+    third = store.check_cases(cases, PAPER, Preparation(factor=2), tmp_path / "store", workers=1)
     assert first == second == third
     assert [len(one.findings) for one in first] == [0, 0, 0, 1, 1]
     assert len(read) == 2 * len(cases)
-    assert store.check_cases(cases, Preparation(factor=1), tmp_path / "store", workers=2) == first
+    assert store.check_cases(cases, PAPER, Preparation(factor=1), tmp_path / "store", workers=2) == first
 
 
 def test_a_patient_in_two_parts_of_the_split_is_an_error_and_stays_where_it_is_tested(tmp_path):
@@ -265,7 +266,9 @@ def test_a_dicom_slice_that_is_cut_is_listed_with_all_else_before_training(tmp_p
         write_nifti(tmp_path / "data" / "labels" / f"{case}.nii.gz", label * (case != "empty"), AFFINE)
     ids = {name: NAMES.index(name) for name in NAMES[1:]}
     cases = paired_cases(tmp_path / "data", "scans/*", "labels/*.nii.gz", ids, 7)
-    outcome = {one.case: one for one in store.check_cases(cases, Preparation(factor=1), tmp_path / "store", workers=1)}
+    outcome = {
+        one.case: one for one in store.check_cases(cases, PAPER, Preparation(factor=1), tmp_path / "store", workers=1)
+    }
     assert [finding.check for finding in outcome["empty"].findings] == ["empty"]
     assert not outcome["sound"].findings
     (cut,) = outcome["cut"].findings
@@ -311,7 +314,7 @@ def test_copies_are_told_once_and_nothing_is_compared_with_what_could_not_be_rea
 
 def test_reading_gives_the_case_on_its_own_grid(tmp_path):
     (case,) = nnunet_cases(write_sound(tmp_path, ["a"]))
-    scan, examination = read_case(case)
+    scan, examination = read_case(case, PAPER)
     hu, label = body(0)
     assert np.array_equal(scan.hu, hu)
     assert np.array_equal(scan.label, label)

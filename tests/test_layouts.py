@@ -7,13 +7,13 @@ from hydra import compose, initialize_config_dir
 
 from lightning_dice.config import config_folder
 from lightning_dice.data.cases import Split, given_split
+from lightning_dice.data.labels import label_set
 from lightning_dice.data.layouts.nnunet import nnunet_cases
 from lightning_dice.data.layouts.paired import paired_cases
-from lightning_dice.data.layouts.totalsegmentator import MASKS, totalsegmentator_cases
-from lightning_dice.data.seven import NAMES
+from lightning_dice.data.layouts.totalsegmentator import totalsegmentator_cases
 from lightning_dice.errors import InputError
 from lightning_dice.prepare import prepare
-from tests.conftest import tiny_case, write_nifti, write_nnunet
+from tests.conftest import NAMES, PAPER, tiny_case, write_nifti, write_nnunet
 
 
 def test_nnunet_pairs_images_and_labels(nnunet_root):
@@ -23,16 +23,21 @@ def test_nnunet_pairs_images_and_labels(nnunet_root):
     assert cases[3].labels[0].path == nnunet_root / "labelsTr" / "case_3.nii.gz"
 
 
-def test_nnunet_labels_are_matched_by_name_and_foreign_ones_are_background(tmp_path):
-    write_nnunet(tmp_path, 1)
-    labels = {"background": 0, "spleen": 1, "kidney": 2, "liver": 9}
-    (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels, "file_ending": ".nii.gz"}))
-    (case,) = nnunet_cases(tmp_path)
-    assert dict(case.labels[0].ids) == {0: 0, 1: NAMES.index("spleen"), 2: 0, 9: NAMES.index("liver")}
+def declared(root, labels):
+    """The label file of a case that is said to have these labels."""
+    write_nnunet(root, 1)
+    (root / "dataset.json").write_text(json.dumps({"labels": labels, "file_ending": ".nii.gz"}))
+    (case,) = nnunet_cases(root)
+    return case
+
+
+def test_nnunet_labels_are_matched_by_name_and_others_are_background(tmp_path):
+    case = declared(tmp_path, {"background": 0, "spleen": 1, "kidney": 2, "liver": 9})
+    assert case.structures == ("spleen", "kidney", "liver")
+    assert case.labels[0].indices(PAPER) == {0: 0, 1: NAMES.index("spleen"), 2: 0, 9: NAMES.index("liver")}
 
 
 def test_nnunet_knows_synonyms_and_regions(tmp_path):
-    write_nnunet(tmp_path, 1)
     labels = {
         "background": 0,
         "Aorta": 1,
@@ -41,40 +46,41 @@ def test_nnunet_knows_synonyms_and_regions(tmp_path):
         "LIVER": [2, 3],
         "Gall Bladder": 5,
     }
-    (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
-    (case,) = nnunet_cases(tmp_path)
-    organs = {value: NAMES[index] for value, index in case.labels[0].ids if index}
+    case = declared(tmp_path, labels)
+    organs = {value: NAMES[index] for value, index in case.labels[0].indices(PAPER).items() if index}
     assert organs == {1: "artery", 4: "vein", 2: "liver", 3: "liver", 5: "gallbladder"}
-    assert case.annotated == ("background", "artery", "vein", "liver", "gallbladder")
+    assert PAPER.annotated(case.structures) == ("background", "artery", "vein", "liver", "gallbladder")
+    own = label_set("own", {"tumour": None, "liver": None})
+    assert case.labels[0].indices(own) == {0: 0, 1: 0, 4: 0, 2: 2, 3: 2, 5: 0}  # of two regions the last one
+    own = label_set("own", {"tumour": None})
+    assert case.labels[0].indices(own) == {0: 0, 1: 0, 4: 0, 2: 0, 3: 1, 5: 0}
 
 
 @pytest.mark.parametrize(
-    ("labels", "foreign"),
+    ("labels", "left_over"),
     [
         ({"background": 0, "liver": 3}, ()),
-        ({"air": 0, "liver": 3, "kidney_left": 1, "kidney_right": 2}, ("kidney_left", "kidney_right")),
+        ({"background": 0, "liver": 3, "kidney_left": 1, "kidney_right": 2}, ("kidney_left", "kidney_right")),
         ({"background": 0, "liver": [2, 3], "tumour": 3}, ()),  # it is the liver's
         ({"background": 0, "liver": 2, "tumour": 3, "all": [2, 3]}, ("tumour", "all")),
     ],
 )
-def test_nnunets_organs_that_are_none_of_ours_are_known(tmp_path, labels, foreign):
-    write_nnunet(tmp_path, 2)
-    (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
-    assert [case.foreign for case in nnunet_cases(tmp_path)] == [foreign, foreign]
+def test_what_is_in_no_class_is_known_by_name(tmp_path, labels, left_over):
+    assert declared(tmp_path, labels).left_over(PAPER) == (left_over, ())
 
 
 @pytest.mark.parametrize(
-    ("ids", "highest", "foreign"),
+    ("ids", "highest", "left_over"),
     [
-        ({"liver": 1}, 1, ()),
-        ({"liver": [1, 2], "spleen": 4}, 4, ("value 3",)),
-        ({"liver": 3, "spleen": [7, 8]}, 255, ("values 1 to 2", "values 4 to 6", "values 9 to 255")),
+        ({"liver": 1}, 1, ((), ())),
+        ({"liver": [1, 2], "spleen": 4}, 4, ((), (3,))),
+        ({"liver": [1, 2], "liver_tumour": 2, "Left kidney": 5}, 0, (("left_kidney",), ())),
     ],
 )
-def test_values_of_pairs_that_are_none_of_ours_are_known(tmp_path, ids, highest, foreign):
+def test_values_in_no_class_are_known(tmp_path, ids, highest, left_over):
     write_nifti(tmp_path / "img/img1.nii", np.zeros((4, 4, 4), np.uint8))
     (case,) = paired_cases(tmp_path, ids=ids, **{**PAIRED, "highest": highest})
-    assert case.foreign == foreign
+    assert case.left_over(PAPER) == left_over
 
 
 def test_nnunet_lists_cases_without_a_partner_too(tmp_path):
@@ -93,7 +99,7 @@ def test_nnunet_lists_cases_without_a_partner_too(tmp_path):
         (None, "dataset.json: no such file"),
         ("not json", "not nnU-Net's dataset.json"),
         ("{}", "not nnU-Net's dataset.json"),
-        ('{"labels": {"background": 0, "kidney": 1}}', "none of its labels"),
+        ('{"labels": {"background": 0, "--": 1}}', "expected a name with a letter"),
         ('{"labels": {"0": "background", "1": "liver"}}', "not nnU-Net's dataset.json"),
         ('{"labels": {"background": 0, "liver": 1, "ignore": 2}}', "has an ignore label"),
         ('{"labels": {"liver": 1}, "file_ending": ".png"}', "file_ending '.png' is not supported"),
@@ -108,17 +114,23 @@ def test_nnunet_refuses_what_is_not_its_layout(tmp_path, content, message):
     assert "\n" not in str(refusal.value)
 
 
-def test_totalsegmentator_reads_the_masks_of_our_classes(tmp_path):
+MASKS = {  # our names for them
+    "aorta": "artery",
+    "portal_vein_and_splenic_vein": "vein",
+    **{name: name for name in ("liver", "spleen", "stomach", "gallbladder", "pancreas")},
+}
+
+
+def test_totalsegmentators_masks_are_the_structures_by_their_names(tmp_path):
     for subject in ("s0001", "s0000"):
         write_nifti(tmp_path / subject / "ct.nii.gz", np.zeros((4, 4, 4), np.int16))
         for mask in (*MASKS, "heart"):
             write_nifti(tmp_path / subject / "segmentations" / f"{mask}.nii.gz", np.zeros((4, 4, 4), np.uint8))
     cases = totalsegmentator_cases(tmp_path)
     assert [case.id for case in cases] == ["s0000", "s0001"]
-    assert [case.foreign for case in cases] == [("heart",), ("heart",)]
-    painted = {file.path.name.removesuffix(".nii.gz"): NAMES[dict(file.ids)[1]] for file in cases[0].labels}
-    assert painted == MASKS
-    assert set(MASKS.values()) == set(NAMES[1:])
+    assert [case.left_over(PAPER) for case in cases] == [(("heart",), ())] * 2
+    painted = {file.path.name.removesuffix(".nii.gz"): NAMES[file.indices(PAPER)[1]] for file in cases[0].labels}
+    assert painted == MASKS | {"heart": "background"}
 
     (tmp_path / "s0000" / "segmentations" / "liver.nii.gz").unlink()
     assert totalsegmentator_cases(tmp_path) == cases
@@ -165,7 +177,7 @@ def test_pairs_are_found_by_what_stands_for_the_star(tmp_path):
     assert cases[0].image == tmp_path / "img/img0001.nii"
     (label,) = cases[0].labels
     assert label.path == tmp_path / "label/label0001.nii"
-    assert dict(label.ids) == {value: max(0, value - 10) for value in range(18)}
+    assert label.indices(PAPER) == {value: max(0, value - 10) for value in range(18)}
 
     (tmp_path / "img/img0001.nii").unlink()
     (tmp_path / "label/label0002.nii").unlink()
@@ -180,8 +192,7 @@ def test_pairs_are_found_by_what_stands_for_the_star(tmp_path):
     ("change", "message"),
     [
         ({"images": "img/img1.nii"}, r"img/img1.nii, label/label\*.nii: expected a \* for the case"),
-        ({"ids": {"kidney": 1}}, "ids of kidney: expected values of some of artery, vein"),
-        ({"ids": {}}, "ids of nothing: expected values of some of artery, vein"),
+        ({"ids": {}}, "ids of nothing: expected the structures' values"),
         ({}, r"img/img\*.nii: no such file"),
     ],
 )
@@ -229,7 +240,7 @@ def test_public_data_sets_are_prepared_with_the_known_counts(tmp_path, name):
         write_nifti(tmp_path / label.format(f"000{number}"), stored)
         expected += np.bincount(np.where(np.isin(ours, has), ours, 0).ravel(), minlength=len(NAMES))
     data = prepared(name, tmp_path)
-    assert data.classes == tuple(NAMES[index] for index in has)
+    assert data.labels.names == tuple(NAMES[index] for index in has)
     assert data.class_voxels == tuple(expected[has])
     assert [case[-4:] for case in data.cases] == ["0000", "0001", "0002"]
 
@@ -287,42 +298,67 @@ def test_any_other_data_set_is_two_patterns_and_a_map_of_values(tmp_path):
         write_nifti(tmp_path / "truth" / f"seg-{case}.nii", label)
     patterns = ["data.layout.images=scans/*.nii", "data.layout.labels=truth/seg-*.nii"]
     data = prepared("files", tmp_path, "data.name=mine", *patterns, "data.layout.ids={liver:[3,4],pancreas:7}")
-    assert data.classes == ("background", "liver", "pancreas")
+    assert data.labels.names == ("background", "liver", "pancreas")
     assert list(data.cases) == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(
-    ("labels", "classes", "taught"),
+    ("setting", "classes", "taught"),
     [
-        ("present", ("background", "liver"), ("background", "liver")),
-        ("all", NAMES, ("background", "liver")),
-        ("[liver]", ("background", "liver"), ("background", "liver")),
+        ("labels=paper", ("background", "liver"), ("background", "liver")),
+        ("labels.outputs=all", NAMES, ("background", "liver")),
+        ("labels.classes=[liver]", ("background", "liver"), ("background", "liver")),
+        ("labels=dataset", ("background", "liver", "liver_tumour"), ("background", "liver", "liver_tumour")),
+        ("+labels.labels.liver_tumour.snomed=Tumor", *[("background", "liver", "liver_tumour")] * 2),
     ],
 )
-def test_the_networks_classes_are_a_choice(tmp_path, labels, classes, taught):
+def test_the_networks_classes_are_a_choice(tmp_path, setting, classes, taught):
     hu, label = tiny_case(0)
     write_nifti(tmp_path / "imagesTr" / "liver_7.nii.gz", hu)
-    write_nifti(tmp_path / "labelsTr" / "liver_7.nii.gz", (label == 3).astype(np.uint8))
-    data = prepared("msd_liver", tmp_path, f"data.labels={labels}")
-    assert (data.classes, data.taught) == (classes, taught)
+    write_nifti(tmp_path / "labelsTr" / "liver_7.nii.gz", np.select([label == 3, label == 5], [1, 2]).astype(np.uint8))
+    data = prepared("msd_liver", tmp_path, setting)
+    assert (data.labels.names, data.taught) == (classes, taught)
+    liver, tumour = np.count_nonzero(label == 3), np.count_nonzero(label == 5)
+    expected = {"liver": liver, "liver_tumour": tumour} if "liver_tumour" in taught else {"liver": liver + tumour}
+    assert data.class_voxels == (label.size - liver - tumour, *expected.values())
 
 
-def test_organs_that_are_not_chosen_are_background(nnunet_root, tmp_path):
+def test_classes_have_the_order_that_they_are_chosen_in(nnunet_root, tmp_path):
     everything = prepared("nnunet", tmp_path, f"data.root={nnunet_root}")
-    chosen = prepared("nnunet", tmp_path, f"data.root={nnunet_root}", "data.labels=[pancreas,liver]")
+    chosen = prepared("nnunet", tmp_path, f"data.root={nnunet_root}", "labels.classes=[pancreas,liver]")
     counts = dict(zip(NAMES, everything.class_voxels, strict=True))
-    assert chosen.classes == ("background", "liver", "pancreas")
-    assert chosen.class_voxels[1:] == (counts["liver"], counts["pancreas"])
+    assert chosen.labels.names == ("background", "pancreas", "liver")
+    assert chosen.class_voxels[1:] == (counts["pancreas"], counts["liver"])
     assert sum(chosen.class_voxels) == sum(everything.class_voxels)
 
 
-@pytest.mark.parametrize("labels", ["presnt", "[kidney]", "[]", "[background]"])
-def test_classes_that_the_data_set_does_not_have_are_refused(nnunet_root, tmp_path, labels):
-    with pytest.raises(InputError, match=r"^data.labels=.*: expected .*"):
-        prepared("nnunet", tmp_path, f"data.root={nnunet_root}", f"data.labels={labels}")
+def test_classes_are_merged(nnunet_root, tmp_path):
+    everything = prepared("nnunet", tmp_path, f"data.root={nnunet_root}")
+    merged = "labels.classes=[{vessel: [artery, vein]}, liver]"
+    chosen = prepared("nnunet", tmp_path, f"data.root={nnunet_root}", merged)
+    counts = dict(zip(NAMES, everything.class_voxels, strict=True))
+    assert chosen.labels.names == ("background", "vessel", "liver")
+    assert chosen.class_voxels[1:] == (counts["artery"] + counts["vein"], counts["liver"])
 
 
-def with_foreign_organs(root, names):
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("labels.outputs=presnt", "labels.outputs=presnt: expected present or all"),
+        ("labels.classes=[kidney]", "labels.classes: kidney is not among the classes of labels=paper"),
+        ("labels.classes=[]", "0 classes beside background"),
+        ("labels.classes=liver", "labels.classes=liver: expected a list such as"),
+        ("labels.labels.liver.side=top", "labels.labels=.*: expected"),
+        ("labels.labels.liver.volume_ml=[3]", "labels.labels=.*: expected"),
+    ],
+)
+def test_classes_that_cannot_be_are_refused(nnunet_root, tmp_path, setting, said):
+    with pytest.raises(InputError, match=said) as refusal:
+        prepared("nnunet", tmp_path, f"data.root={nnunet_root}", setting)
+    assert "\n" not in str(refusal.value)
+
+
+def with_more_organs(root, names):
     """Values of organs that the label maps do not hold, which may be so in a few cases."""
     write_nnunet(root, 4)
     labels = {name: index for index, name in enumerate([*NAMES, *names])}
@@ -331,17 +367,20 @@ def with_foreign_organs(root, names):
 
 
 def test_what_counts_as_background_is_told_once_by_each_command(tmp_path, capsys):
-    root = with_foreign_organs(tmp_path / "raw", ["kidney_left", "kidney_right", "tumour"])
+    root = with_more_organs(tmp_path / "raw", ["kidney_left", "kidney_right", "tumour"])
     line = f"{tmp_path}/raw: declares kidney_left, kidney_right, tumour: "
-    line += "not classes of this package, counted as background"
+    line += "none of the classes, counted as background; labels=dataset makes classes of all that is named"
     prepared("nnunet", tmp_path, *root, "check=true")
     assert capsys.readouterr().out.splitlines().count(line) == 1
     data = prepared("nnunet", tmp_path, *root)
     data.setup()  # Lightning does again
     assert capsys.readouterr().out.splitlines().count(line) == 1
-    many = with_foreign_organs(tmp_path / "many", [f"vertebra_{number}" for number in range(24)])
+    many = with_more_organs(tmp_path / "many", [f"vertebra_{number}" for number in range(24)])
     prepared("nnunet", tmp_path, *many)
-    assert "vertebra_8, vertebra_9 and 14 more: not classes" in capsys.readouterr().out
-    ours = with_foreign_organs(tmp_path / "ours", [])
-    prepared("nnunet", tmp_path, *ours)
-    assert "not classes of this package" not in capsys.readouterr().out
+    assert "vertebra_8, vertebra_9 and 14 more: none" in capsys.readouterr().out
+    for settings in (with_more_organs(tmp_path / "ours", []), [*root, "labels=dataset"]):
+        prepared("nnunet", tmp_path, *settings)
+        assert "counted as background" not in capsys.readouterr().out
+    patterns = ["data.layout.images=imagesTr/*_0000.nii.gz", "data.layout.labels=labelsTr/*.nii.gz", "data.name=mine"]
+    prepared("files", tmp_path, *root, *patterns, "data.layout.ids={liver: 3}", "data.layout.highest=9")
+    assert "declares 8 values without a name, from 1 to 9: none of the classes" in capsys.readouterr().out

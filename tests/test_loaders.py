@@ -14,6 +14,7 @@ from lightning_dice.data.patches import PatchQueue
 from lightning_dice.data.store import prepare_cases
 from lightning_dice.data.volumes import Preparation
 from lightning_dice.errors import InputError
+from tests.conftest import PAPER
 
 PATCH = (16, 12, 20)
 VOLUME_BYTES = 24 * 20 * 28 * 5  # float32 and uint8
@@ -23,7 +24,7 @@ PATCH_BYTES = 16 * 12 * 20 * 5
 @pytest.fixture(scope="module")
 def cases(nnunet_root, tmp_path_factory):
     store = tmp_path_factory.mktemp("store")
-    return prepare_cases(nnunet_cases(nnunet_root), Preparation(factor=1), store, workers=1)[0]
+    return prepare_cases(nnunet_cases(nnunet_root), PAPER, Preparation(factor=1), store, workers=1)[0]
 
 
 def make_queue(cases) -> PatchQueue:

@@ -7,11 +7,11 @@ from torch import nn
 
 from lightning_dice.checkpoints import read_checkpoint
 from lightning_dice.data.patches import Batch
-from lightning_dice.data.seven import NAMES
 from lightning_dice.data.volumes import Preparation
 from lightning_dice.errors import InputError
 from lightning_dice.module import CHECKPOINT_KEY, Recipe, SegmentationModule, load_network
 from lightning_dice.network import UNet3D
+from tests.conftest import NAMES
 
 RECIPE = Recipe(
     NAMES, Preparation(factor=None, spacing_mm=[2.5, 2.5, 3.0], window_hu=[-160, 240]), (2.5, 2.5, 3.0), (16, 24, 16)

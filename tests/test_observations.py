@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from lightning_dice.data.seven import NAMES
 from lightning_dice.paper.grid import read_grid
 from lightning_dice.paper.observations import CLAIMS, Part, observe, observe_printed
 from lightning_dice.paper.statistics import LEAST_CASES, contrast, wilcoxon
+from tests.conftest import NAMES
 from tests.grids import write_run
 
 UNIFORM_BEST, SIMPLE_MOST, SQUARE_IMPROVES, STABLE = CLAIMS

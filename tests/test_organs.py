@@ -10,7 +10,7 @@ from scipy.ndimage import label as connected
 from lightning_dice.data import organs
 from lightning_dice.data.cases import Case, LabelFile
 from lightning_dice.data.organs import PIECE_MM, check_missing, check_organs
-from lightning_dice.data.seven import NAMES
+from tests.conftest import NAMES, PAPER
 from tests.damaged import AFFINE, body
 
 LIVER, SPLEEN, GALLBLADDER, VEIN = (NAMES.index(name) for name in ("liver", "spleen", "gallbladder", "vein"))
@@ -18,7 +18,7 @@ LARGE = (40, 40, 60)  # of 10 mm: room for more than an abdomen
 
 
 def declared(*names: str) -> Case:
-    ids = ((0, 0), *((NAMES.index(name), NAMES.index(name)) for name in names))
+    ids = ((0, ()), *((NAMES.index(name), (name,)) for name in names))
     return Case("somebody", "image.nii.gz", (LabelFile("label.nii.gz", ids),))
 
 
@@ -26,7 +26,7 @@ ALL = declared(*NAMES[1:])
 
 
 def found(hu, label, affine=AFFINE, case=ALL, how="predicted") -> list[tuple[str, str]]:
-    findings = list(check_organs(case, hu, label, affine, how))
+    findings = list(check_organs(case, PAPER, hu, label, affine, how))
     assert {(one.case, one.file, one.level) for one in findings} <= {("somebody", "label.nii.gz", "warning")}
     return [(one.check, one.value) for one in findings]
 
@@ -121,18 +121,18 @@ def test_nothing_at_all_is_one_warning():
 
 def test_organs_that_are_missing_are_told_where_the_scan_has_room_for_them():
     counts = np.full(len(NAMES), 9)
-    assert not list(check_missing(ALL, counts, (50, 50, 20), AFFINE))
+    assert not list(check_missing(ALL, PAPER, counts, (50, 50, 20), AFFINE))
     counts[[SPLEEN, GALLBLADDER]] = 0
-    (one,) = check_missing(ALL, counts, (50, 50, 20), AFFINE)
+    (one,) = check_missing(ALL, PAPER, counts, (50, 50, 20), AFFINE)
     assert (one.case, one.file, one.level, one.check) == ("somebody", "label.nii.gz", "warning", "missing organ")
     assert one.value == "has no predicted spleen, gallbladder"
     assert one.expected.startswith("all organs in a scan 200 mm tall, unless")
-    assert not list(check_missing(ALL, counts, (50, 50, 19), AFFINE))  # 190 mm
-    assert not list(check_missing(declared("liver"), counts, (50, 50, 20), AFFINE))
-    (other,) = check_missing(ALL, counts, (20, 50, 50), AFFINE[:, [2, 0, 1, 3]])
+    assert not list(check_missing(ALL, PAPER, counts, (50, 50, 19), AFFINE))  # 190 mm
+    assert not list(check_missing(ALL, PAPER.select(["liver"]), (9, 9), (50, 50, 20), AFFINE))
+    (other,) = check_missing(ALL, PAPER, counts, (20, 50, 50), AFFINE[:, [2, 0, 1, 3]])
     assert other.value == one.value
     counts[1:] = 0
-    assert not list(check_missing(ALL, counts, (50, 50, 20), AFFINE))  # told as empty
+    assert not list(check_missing(ALL, PAPER, counts, (50, 50, 20), AFFINE))  # told as empty
 
 
 @pytest.mark.parametrize("spacing", [(0.7, 0.8, 1.25), (0.1, 3, 5), (4, 4, 4)])
@@ -170,7 +170,7 @@ def test_a_large_label_map_is_never_copied_to_a_wider_type(monkeypatch):
     label[:, :, ::2] = SPLEEN
     hu = np.zeros(shape, np.int16)
     tracemalloc.start()
-    list(check_organs(ALL, hu, label, np.diag([0.7, 0.7, 0.7, 1.0]), "predicted"))
+    list(check_organs(ALL, PAPER, hu, label, np.diag([0.7, 0.7, 0.7, 1.0]), "predicted"))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2 * label.size

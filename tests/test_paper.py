@@ -4,12 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lightning_dice.data.seven import LABELS, NAMES
+from lightning_dice.data.seven import LABELS
 from lightning_dice.metrics import summarize
 from lightning_dice.paper.figure1 import learning_curves
 from lightning_dice.paper.slices import Pictured, richest_slice, slices_figure
 from lightning_dice.paper.table1 import classes_table, scores_table
 from lightning_dice.runs import METRIC_COLUMNS
+from tests.conftest import NAMES
 
 
 def metrics(with_validation: bool) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from lightning_dice.data.patches import PatchQueue, collate, pad_to, padding_sha
 from lightning_dice.data.store import prepare_cases
 from lightning_dice.data.volumes import Preparation
 from lightning_dice.errors import InputError
+from tests.conftest import PAPER
 
 PATCH = (16, 12, 20)
 
@@ -22,7 +23,7 @@ PATCH = (16, 12, 20)
 @pytest.fixture(scope="module")
 def cases(nnunet_root, tmp_path_factory):
     store = tmp_path_factory.mktemp("store")
-    return prepare_cases(nnunet_cases(nnunet_root), Preparation(factor=1), store, workers=1)[0]
+    return prepare_cases(nnunet_cases(nnunet_root), PAPER, Preparation(factor=1), store, workers=1)[0]
 
 
 def make_queue(cases, seed=0, batch_size=3, patch_size=PATCH, **settings) -> PatchQueue:

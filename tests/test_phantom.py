@@ -8,8 +8,8 @@ from scipy.ndimage import label as components
 
 from lightning_dice.data.phantom.body import NO_GALLBLADDER, SHAPE_XY, SLICES, draw_patient
 from lightning_dice.data.phantom.dataset import make_phantom, phantom_cases, write_phantoms
-from lightning_dice.data.seven import NAMES
 from lightning_dice.errors import InputError
+from tests.conftest import NAMES
 from tests.full_disk import room_for
 
 # Shares of voxels in one real CT of TotalSegmentator's repository, in the order of NAMES.

@@ -16,14 +16,13 @@ from torch import nn
 
 from lightning_dice import predict as command
 from lightning_dice.config import config_folder
-from lightning_dice.data.seven import NAMES
 from lightning_dice.data.volumes import Preparation
 from lightning_dice.errors import InputError
 from lightning_dice.inference import plan_slabs
 from lightning_dice.module import Recipe, SegmentationModule
 from lightning_dice.network import UNet3D
 from lightning_dice.predict import predict
-from tests.conftest import tiny_case, write_nifti
+from tests.conftest import NAMES, tiny_case, write_nifti
 from tests.ct_series import write_series
 from tests.damaged import AFFINE as LARGE_VOXELS
 from tests.damaged import body

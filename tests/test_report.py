@@ -15,7 +15,6 @@ from hydra import compose, initialize_config_dir
 from matplotlib.image import imread
 
 from lightning_dice.config import config_folder
-from lightning_dice.data.seven import NAMES
 from lightning_dice.errors import InputError
 from lightning_dice.paper import surfaces
 from lightning_dice.paper.figure1 import grid_curves
@@ -27,7 +26,7 @@ from lightning_dice.paper.slices import Pictured
 from lightning_dice.paper.statistics import compare_cells
 from lightning_dice.paper.table1 import grid_table
 from lightning_dice.report import report
-from tests.conftest import write_nifti
+from tests.conftest import NAMES, write_nifti
 from tests.grids import write_pictures, write_run
 
 # Means in percent, by cell; cases lie 4 points above and below, so that the means are exact.

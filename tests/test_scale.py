@@ -15,7 +15,7 @@ from lightning_dice.build import build_datamodule
 from lightning_dice.data import store
 from lightning_dice.data.layouts.nnunet import nnunet_cases
 from lightning_dice.data.volumes import Preparation
-from tests.conftest import write_nnunet
+from tests.conftest import PAPER, write_nnunet
 from tests.test_train import composed
 
 SIZES = (100, 10_000)
@@ -31,7 +31,7 @@ def linked(folder, cases):
         (root / "labelsTr" / f"case_{number}.nii.gz").symlink_to(root / "labelsTr" / "case_0.nii.gz")
     preparation, prepared = Preparation(factor=1), folder / "store" / "nnunet"
     first, *others = sorted(nnunet_cases(root), key=lambda case: case.id != "case_0")
-    store.prepare_cases([first], preparation, prepared)
+    store.prepare_cases([first], PAPER, preparation, prepared)
     (one,) = prepared.glob("*.json")
     record = json.loads(one.read_text())
     for case in others:

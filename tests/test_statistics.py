@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from lightning_dice.data.seven import NAMES
 from lightning_dice.paper.grid import read_grid
 from lightning_dice.paper.statistics import (
     ORGANS_MEAN,
@@ -20,6 +19,7 @@ from lightning_dice.paper.statistics import (
     smallest_p,
     wilcoxon,
 )
+from tests.conftest import NAMES
 from tests.grids import write_run
 
 

@@ -12,9 +12,9 @@ import pytest
 from lightning_dice.data import store
 from lightning_dice.data.layouts.nnunet import nnunet_cases
 from lightning_dice.data.store import check_cases, fingerprint, prepare_cases
-from lightning_dice.data.volumes import Preparation, read_volume
+from lightning_dice.data.volumes import Preparation
 from lightning_dice.prepare import prepare
-from tests.conftest import tiny_case, write_nifti, write_nnunet
+from tests.conftest import PAPER, read_volume, tiny_case, write_nifti, write_nnunet
 from tests.full_disk import room_for
 from tests.test_train import composed
 
@@ -23,7 +23,7 @@ SETTINGS = Preparation(factor=2)
 
 def test_the_store_holds_what_reading_gives(nnunet_root, tmp_path):
     cases = nnunet_cases(nnunet_root)
-    for case, prepared in zip(cases, prepare_cases(cases, SETTINGS, tmp_path, workers=1)[0], strict=True):
+    for case, prepared in zip(cases, prepare_cases(cases, PAPER, SETTINGS, tmp_path, workers=1)[0], strict=True):
         volume = read_volume(case, SETTINGS)
         assert prepared.id == case.id
         assert np.array_equal(np.load(prepared.image), volume.image)
@@ -36,7 +36,7 @@ def test_the_store_holds_what_reading_gives(nnunet_root, tmp_path):
 
 def test_workers_do_not_matter(nnunet_root, tmp_path):
     cases = nnunet_cases(nnunet_root)[:3]
-    one, two = (prepare_cases(cases, SETTINGS, tmp_path / str(n), workers=n)[0] for n in (1, 2))
+    one, two = (prepare_cases(cases, PAPER, SETTINGS, tmp_path / str(n), workers=n)[0] for n in (1, 2))
     assert [case.sha256 for case in one] == [case.sha256 for case in two]
     for a, b in zip(one, two, strict=True):
         assert a.image.read_bytes() == b.image.read_bytes()
@@ -49,18 +49,18 @@ def written(folder) -> dict[str, int]:
 
 def test_a_second_run_writes_nothing_and_a_change_only_what_changed(tmp_path):
     root, store = write_nnunet(tmp_path / "data", 3), tmp_path / "store"
-    prepare_cases(nnunet_cases(root), SETTINGS, store, workers=1)
+    prepare_cases(nnunet_cases(root), PAPER, SETTINGS, store, workers=1)
     before = written(store)
     assert len(before) == 9
-    prepare_cases(nnunet_cases(root), SETTINGS, store, workers=1)
+    prepare_cases(nnunet_cases(root), PAPER, SETTINGS, store, workers=1)
     assert written(store) == before
 
     write_nifti(root / "imagesTr" / "case_1_0000.nii.gz", tiny_case(99)[0])
-    prepare_cases(nnunet_cases(root), SETTINGS, store, workers=1)
+    prepare_cases(nnunet_cases(root), PAPER, SETTINGS, store, workers=1)
     new = written(store).keys() - before.keys()
     assert len(new) == 3
     assert all(name.startswith("case_1-") for name in new)
-    prepare_cases(nnunet_cases(root), Preparation(factor=4), store, workers=1)
+    prepare_cases(nnunet_cases(root), PAPER, Preparation(factor=4), store, workers=1)
     assert len(written(store)) == 9 + 3 + 9
 
 
@@ -68,21 +68,21 @@ def test_a_store_of_another_version_is_prepared_anew(tmp_path, monkeypatch):
     """Once its records lack a field, they cannot be opened."""
     cases, folder = nnunet_cases(write_nnunet(tmp_path / "data", 2)), tmp_path / "store"
     monkeypatch.setattr(store, "FIELDS", store.FIELDS[:-1])
-    old = prepare_cases(cases, SETTINGS, folder, workers=1)[0]
+    old = prepare_cases(cases, PAPER, SETTINGS, folder, workers=1)[0]
     monkeypatch.undo()
     for path in folder.glob("*.json"):
         path.write_text("{}")
-    new = prepare_cases(cases, SETTINGS, folder, workers=1)[0]
+    new = prepare_cases(cases, PAPER, SETTINGS, folder, workers=1)[0]
     assert [case.sha256 for case in new] == [case.sha256 for case in old]
     assert not {case.image for case in new} & {case.image for case in old}
 
 
 def test_an_interrupted_case_is_prepared_again(tmp_path):
     root, store = write_nnunet(tmp_path / "data", 1), tmp_path / "store"
-    ((first,), _) = prepare_cases(nnunet_cases(root), SETTINGS, store)
+    ((first,), _) = prepare_cases(nnunet_cases(root), PAPER, SETTINGS, store)
     first.image.with_name(first.image.name.replace("image.npy", "json")).unlink()  # what is written last
     first.image.write_bytes(b"half")
-    ((second,), _) = prepare_cases(nnunet_cases(root), SETTINGS, store)
+    ((second,), _) = prepare_cases(nnunet_cases(root), PAPER, SETTINGS, store)
     assert second == first
     assert np.load(second.image).shape == second.shape
 
@@ -139,7 +139,7 @@ DAMAGES = {  # and what is said of them
 def sound(nnunet_root, tmp_path_factory):
     """A store of three cases; only read it."""
     folder = tmp_path_factory.mktemp("sound")
-    prepare_cases(nnunet_cases(nnunet_root)[:3], SETTINGS, folder, workers=1)
+    prepare_cases(nnunet_cases(nnunet_root)[:3], PAPER, SETTINGS, folder, workers=1)
     return folder
 
 
@@ -148,20 +148,20 @@ def test_what_is_damaged_is_prepared_anew_and_told(nnunet_root, sound, tmp_path,
     damage, told = DAMAGES[name]
     folder = shutil.copytree(sound, tmp_path / "store")
     cases = nnunet_cases(nnunet_root)[:3]
-    whole, examinations = prepare_cases(cases, SETTINGS, folder, workers=1)
+    whole, examinations = prepare_cases(cases, PAPER, SETTINGS, folder, workers=1)
     assert capsys.readouterr().out == ""
     contents, others = ({path: path.read_bytes() for path in folder.iterdir()}, written(folder))
     victim = whole[1]
     damage(victim.image, victim.label, victim.image.with_name(victim.image.name.replace("image.npy", "json")))
 
-    assert check_cases(cases, SETTINGS, folder, workers=1, progress=False) == examinations
+    assert check_cases(cases, PAPER, SETTINGS, folder, workers=1, progress=False) == examinations
     said = f"{folder}: 1 of 3 prepared cases found damaged, such as case_1-"
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith(said)
     assert line.endswith("; reading anew")
     assert {path: path.read_bytes() for path in folder.iterdir()} != contents
 
-    assert prepare_cases(cases, SETTINGS, folder, workers=1, progress=False) == (whole, examinations)
+    assert prepare_cases(cases, PAPER, SETTINGS, folder, workers=1, progress=False) == (whole, examinations)
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith(said)
     assert told in line
@@ -169,7 +169,7 @@ def test_what_is_damaged_is_prepared_anew_and_told(nnunet_root, sound, tmp_path,
     assert {path: path.read_bytes() for path in folder.iterdir()} == contents
     now = written(folder)
     assert all(now[path] == time for path, time in others.items() if not path.startswith("case_1-"))
-    prepare_cases(cases, SETTINGS, folder, workers=1)
+    prepare_cases(cases, PAPER, SETTINGS, folder, workers=1)
     assert capsys.readouterr().out == ""
 
 
@@ -178,11 +178,14 @@ def test_what_is_damaged_is_prepared_anew_and_told(nnunet_root, sound, tmp_path,
 def test_a_full_disk_is_told_and_leaves_nothing_of_the_case(nnunet_root, tmp_path, room, workers):
     folder = tmp_path / "store"
     with room_for(room), pytest.raises(OSError, match="File too large") as failure:
-        prepare_cases(nnunet_cases(nnunet_root)[:4], SETTINGS, folder, workers=workers, progress=False)
+        prepare_cases(nnunet_cases(nnunet_root)[:4], PAPER, SETTINGS, folder, workers=workers, progress=False)
     assert failure.value.errno == errno.EFBIG
     assert failure.value.filename.startswith(f"{folder}/case_")
     assert not list(folder.iterdir())
-    assert len(prepare_cases(nnunet_cases(nnunet_root)[:4], SETTINGS, folder, workers=workers, progress=False)[0]) == 4
+    assert (
+        len(prepare_cases(nnunet_cases(nnunet_root)[:4], PAPER, SETTINGS, folder, workers=workers, progress=False)[0])
+        == 4
+    )
 
 
 def test_prepare_ends_with_a_line_when_the_disk_is_full(nnunet_root, tmp_path):
@@ -225,7 +228,7 @@ def test_what_a_killed_preparation_left_is_removed(nnunet_root, tmp_path):
     leftovers = [tmp_path / f".12-case_0-abc.{ending}" for ending in ("image.npy", "label.npy", "json")]
     for path in leftovers:
         path.write_bytes(b"half")
-    prepare_cases(nnunet_cases(nnunet_root)[:1], SETTINGS, tmp_path, progress=False)
+    prepare_cases(nnunet_cases(nnunet_root)[:1], PAPER, SETTINGS, tmp_path, progress=False)
     assert not any(path.exists() for path in leftovers)
     assert len(written(tmp_path)) == 3
 
@@ -235,7 +238,7 @@ def test_all_bad_cases_are_told_at_once_and_the_good_ones_kept(tmp_path, workers
     root, store = write_nnunet(tmp_path / "data", 4), tmp_path / "store"
     (root / "imagesTr" / "case_0_0000.nii.gz").write_bytes(b"")
     write_nifti(root / "labelsTr" / "case_2.nii.gz", np.full((24, 20, 28), 77, np.uint8))
-    prepared, examinations = prepare_cases(nnunet_cases(root), SETTINGS, store, workers=workers)
+    prepared, examinations = prepare_cases(nnunet_cases(root), PAPER, SETTINGS, store, workers=workers)
     assert [case.id for case in prepared] == ["case_1", "case_3"]
     errors = [finding for one in examinations for finding in one.findings if finding.level == "error"]
     assert [(error.case, error.check) for error in errors] == [("case_0", "file"), ("case_2", "label values")]
@@ -247,8 +250,8 @@ def test_the_fingerprint_is_the_datas_own(nnunet_root, tmp_path):
     shutil.copytree(nnunet_root, moved)
     for path in moved.rglob("*.nii.gz"):
         os.utime(path, (1, 1))
-    here, _ = prepare_cases(nnunet_cases(nnunet_root), SETTINGS, tmp_path / "a", workers=1)
-    there, _ = prepare_cases(nnunet_cases(moved), SETTINGS, tmp_path / "b", workers=1)
+    here, _ = prepare_cases(nnunet_cases(nnunet_root), PAPER, SETTINGS, tmp_path / "a", workers=1)
+    there, _ = prepare_cases(nnunet_cases(moved), PAPER, SETTINGS, tmp_path / "b", workers=1)
     assert fingerprint(here) == fingerprint(there) == fingerprint(here[::-1])
     assert fingerprint(here) != fingerprint(here[1:])
     assert fingerprint(here) != fingerprint([dataclasses.replace(here[0], sha256="0"), *here[1:]])

@@ -12,7 +12,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lightning_dice.config import config_folder
 from lightning_dice.data.datamodule import CTDataModule
-from lightning_dice.data.seven import NAMES
 from lightning_dice.errors import InputError
 from lightning_dice.evaluate import evaluate
 from lightning_dice.module import load_network
@@ -21,7 +20,7 @@ from lightning_dice.predict import predict
 from lightning_dice.prepare import prepare
 from lightning_dice.runs import METRIC_COLUMNS, SCORE_COLUMNS
 from lightning_dice.train import train
-from tests.conftest import tiny_case, write_nifti, write_nnunet
+from tests.conftest import NAMES, tiny_case, write_nifti, write_nnunet
 
 STEPS = 6
 
@@ -261,7 +260,7 @@ ORGANS = ("background", "liver", "pancreas")
 @pytest.mark.parametrize(("labels", "outputs"), [("present", 3), ("all", 8)])
 def test_not_annotated_is_not_background(labels, outputs, tmp_path):
     root = partly_annotated(tmp_path / "partial", ORGANS)
-    run = train(config_of(tmp_path, root, f"data.labels={labels}", "loss=uniform"))
+    run = train(config_of(tmp_path, root, f"labels.outputs={labels}", "loss=uniform"))
     network, recipe = load_network(run.last)
     assert network.arguments["num_classes"] == len(recipe.classes) == outputs
     environment = json.loads(run.environment.read_text())

@@ -4,11 +4,11 @@ import pytest
 import SimpleITK as sitk
 
 from lightning_dice.data.cases import Case, LabelFile
-from lightning_dice.data.volumes import Preparation, read_volume, spacing_mm
+from lightning_dice.data.volumes import Preparation, spacing_mm
 from lightning_dice.errors import InputError
-from tests.conftest import AFFINE, tiny_case, write_nifti
+from tests.conftest import AFFINE, NAMES, read_volume, tiny_case, write_nifti
 
-IDENTITY = tuple((index, index) for index in range(8))
+IDENTITY = ((0, ()), *((index, (NAMES[index],)) for index in range(1, 8)))
 
 
 def make_case(folder, hu, label, affine=AFFINE, ids=IDENTITY) -> Case:
@@ -93,8 +93,8 @@ def test_several_masks_are_painted_in_order(tmp_path):
     write_nifti(tmp_path / "first.nii.gz", first)
     write_nifti(tmp_path / "second.nii.gz", second)
     files = (
-        LabelFile(tmp_path / "first.nii.gz", ((0, 0), (1, 3))),
-        LabelFile(tmp_path / "second.nii.gz", ((0, 0), (1, 4))),
+        LabelFile(tmp_path / "first.nii.gz", ((0, ()), (1, ("liver",)))),
+        LabelFile(tmp_path / "second.nii.gz", ((0, ()), (1, ("spleen",)))),
     )
     volume = read_volume(Case("somebody", tmp_path / "image.nii.gz", files), Preparation(factor=1))
     assert np.array_equal(volume.label[::-1, 0, 0], [3] * 5 + [4] * (hu.shape[0] - 5))

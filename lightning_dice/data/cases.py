@@ -5,20 +5,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_dice.data.seven import BACKGROUND, NAMES
+from lightning_dice.data.labels import BACKGROUND, LabelSet
 from lightning_dice.errors import InputError
 
 
 @dataclass(frozen=True)
 class LabelFile:
-    """A label image and what its values mean: pairs of (value in the file, our class index).
+    """A label image and what its values mean: pairs of (value in the file, names of the structures that it stands for).
 
-    Every value that may stand in the file is listed; organs that are not ours map to background. Several binary
-    masks of one case are several label files, painted in their order.
+    Every value that may stand in the file is listed, background with no name, as is what has none. A value in several
+    structures, such as a tumour in its organ, has the names of all. Several binary masks of one case are several label
+    files, painted in their order. Names are `lightning_dice.data.labels.normalized`.
     """
 
     path: Path
-    ids: tuple[tuple[int, int], ...]
+    ids: tuple[tuple[int, tuple[str, ...]], ...]
+
+    @classmethod
+    def of_ours(cls, path: Path, labels: LabelSet) -> "LabelFile":
+        """One that this package writes: its values are the classes' indices."""
+        return cls(path, tuple((index, (label.parts[0][0],)) for index, label in enumerate(labels.organs, start=1)))
+
+    def indices(self, labels: LabelSet) -> dict[int, int]:
+        """The class of each value."""
+        return {value: labels.index(structures) for value, structures in self.ids}
 
 
 @dataclass(frozen=True)
@@ -26,21 +36,23 @@ class Case:
     """One patient's CT with its labels, as files. The id is unique in its data set and stands for the patient.
 
     `part` is that of the data set's own split, where it has one that is wanted: "train", "val" or "test".
-    `foreign` are organs that the data set declares and that are none of our classes, as it calls them: background.
     """
 
     id: str
     image: Path
     labels: tuple[LabelFile, ...]
     part: str | None = None
-    foreign: tuple[str, ...] = ()
 
     @property
-    def annotated(self) -> tuple[str, ...]:
-        """Names of our classes that its labels tell apart, background first. Not annotated is not background: an
-        organ that is missing here may be anywhere in what the files call background."""
-        indices = {BACKGROUND} | {index for file in self.labels for _, index in file.ids}
-        return tuple(NAMES[index] for index in sorted(indices))
+    def structures(self) -> tuple[str, ...]:
+        """Names of all that its label files declare, in their order."""
+        return tuple(dict.fromkeys(name for file in self.labels for _, names in file.ids for name in names))
+
+    def left_over(self, labels: LabelSet) -> tuple[tuple[str, ...], tuple[int, ...]]:
+        """What its label files declare and what is background for these classes: names, and values without one."""
+        lost = [(value, names) for file in self.labels for value, names in file.ids if not labels.index(names)]
+        names = dict.fromkeys(name for _, names in lost for name in names)
+        return tuple(names), tuple(value for value, names in lost if not names and value != BACKGROUND)
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,12 @@ import torch
 import torchio as tio
 from torch.utils.data import DataLoader
 
+from lightning_dice.config import shipped_labels
 from lightning_dice.data.cases import Case, Split, given_split, split_cases
 from lightning_dice.data.integrity import ERROR, Examination, Finding, check_copies, findings_frame
+from lightning_dice.data.labels import LabelChoice, LabelSet, told_names
 from lightning_dice.data.loaders import check_shared_memory, patch_loader, volume_loader
 from lightning_dice.data.patches import PatchQueue, Transform, padding_share
-from lightning_dice.data.seven import BACKGROUND, NAMES
 from lightning_dice.data.store import PreparedCase, check_cases, fingerprint, prepare_cases
 from lightning_dice.data.volumes import Preparation
 from lightning_dice.errors import InputError
@@ -22,7 +23,6 @@ from lightning_dice.files import replacing
 
 ALL_CASES = 1  # as data.test: every case is a test case
 ON_ERROR = ("stop", "skip")
-MOST_NAMED = 10  # organs in a line
 MOST_PADDING = 0.5  # of a patch, in the training volume that fills it best: beyond it most of the work is on nothing
 TOLD_PADDING = 0.25  # on average: as patches of 64 in volumes of 48 slices have, which is worth a line
 
@@ -39,8 +39,7 @@ class CTDataModule(pl.LightningDataModule):
         root: that folder.
         store: folder for the prepared copies of all data sets.
         preparation: orientation, downsampling and window.
-        labels: the network's classes: "present", those that the data set annotates; "all", the eight, of which those
-            that it does not annotate are never taught; or a list of organs, the others counting as background.
+        labels: the choice of classes; by default those of the paper's that the data set annotates.
         test: share of the cases to test on, drawn by `seed`; 1 for all of them, with none to train on. A data set's own
             split, which its layout gives on request, goes before this and `validation`.
         validation: share of the remaining cases for the curves and the best checkpoint; may be 0.
@@ -55,6 +54,9 @@ class CTDataModule(pl.LightningDataModule):
         on_error: what to do with cases in which `integrity` finds an error: "stop", or "skip" to leave them out.
 
     Attributes:
+        labels: the classes, those of the network; once the data set is set up.
+        taught: names of those that the data set annotates; whatever else its labels hold counts as background.
+        untaught: names of those that were asked for and that it does not annotate.
         findings: what `integrity` found in the cases.
         excluded: the cases that are left out, with the reason.
 
@@ -69,7 +71,7 @@ class CTDataModule(pl.LightningDataModule):
         root: Path | str,
         store: Path | str,
         preparation: Preparation,
-        labels: str | Sequence[str] = "present",
+        labels: LabelChoice | None = None,
         test: float = 0.1,
         validation: float = 0.1,
         split_seed: int = 0,
@@ -90,15 +92,16 @@ class CTDataModule(pl.LightningDataModule):
         self.root = Path(root).expanduser()
         self.store = Path(store).expanduser()
         self.preparation = preparation
-        self.labels = labels
+        self.choice = labels or LabelChoice(shipped_labels("paper"))
         self.test, self.validation, self.split_seed = test, validation, split_seed
         self.patch_size = tuple([patch_size] * 3 if isinstance(patch_size, int) else patch_size)
         self.batch_size, self.samples_per_volume = batch_size, samples_per_volume
         self.transform = transform
         self.num_workers = num_workers
         self.seed = seed
-        self.annotated: tuple[str, ...] = ()
-        self.classes: tuple[str, ...] = ()
+        self.labels: LabelSet = self.choice.known
+        self.taught: tuple[str, ...] = ()
+        self.untaught: tuple[str, ...] = ()
         self.exclude, self.on_error = [str(i) for i in exclude], on_error
         self.findings: list[Finding] = []
         self.excluded: dict[str, str] = {}
@@ -109,17 +112,16 @@ class CTDataModule(pl.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Prepare the data set as far as needed, and split it.
 
-        Afterwards `cases` holds the prepared ones by id, `sources` their files, `annotated` the names of what the data
-        set tells apart, and `classes` of what the network does.
+        Afterwards `cases` holds the prepared ones by id, `sources` their files, and `labels` and `taught` the classes.
 
         Raises:
             InputError: cases with errors, all at once, unless they are to be skipped; an unknown one to exclude; too
-                few cases; or `labels` that the data set does not have.
+                few cases; or classes that the data set does not have.
         """
         if self.cases:
             return
         chosen = self._choose()
-        prepared, examinations = prepare_cases(chosen, self.preparation, self.store / self.name)
+        prepared, examinations = prepare_cases(chosen, self.labels, self.preparation, self.store / self.name)
         self._judge(examinations)
         self.cases = {case.id: case for case in prepared if case.id not in self.excluded}
         self.sources = {case.id: case for case in chosen if case.id in self.cases}
@@ -135,7 +137,7 @@ class CTDataModule(pl.LightningDataModule):
         Raises:
             InputError: as `setup`.
         """
-        self._judge(check_cases(self._choose(), self.preparation, self.store / self.name))
+        self._judge(check_cases(self._choose(), self.labels, self.preparation, self.store / self.name))
 
     def _choose(self) -> list[Case]:
         """Split all cases, so that leaving one out moves no other from part to part, and leave out the excluded."""
@@ -146,10 +148,11 @@ class CTDataModule(pl.LightningDataModule):
             raise InputError(f"data.exclude={unknown}: no such case in {self.root}; expected ids such as {ids[0]}")
         self.excluded = dict.fromkeys(self.exclude, "data.exclude")
         chosen = [case for case in cases if case.id not in self.excluded]
-        self._tell_foreign(cases)
-        shared = set(NAMES).intersection(*(case.annotated for case in cases))
-        self.annotated = tuple(name for name in NAMES if name in shared)
-        self.classes = self._classes()
+        declared = [case.structures for case in cases]
+        self.labels = self.choice.of(declared, self.root)
+        self.taught = self.labels.annotated(set(declared[0]).intersection(*declared[1:]))
+        self.untaught = tuple(n for n in self.choice.wanted(declared).names if n not in self.taught)
+        self._tell_left_over(cases)
         if any(case.part for case in cases):
             self.split = given_split(chosen)
         elif self.test == ALL_CASES:
@@ -158,12 +161,18 @@ class CTDataModule(pl.LightningDataModule):
             self.split = split_cases(ids, self.test, self.validation, self.split_seed)
         return chosen
 
-    def _tell_foreign(self, cases: Sequence[Case]) -> None:
-        """Name what becomes background because no class of ours stands for it."""
-        if foreign := list(dict.fromkeys(name for case in cases for name in case.foreign)):
-            more = f" and {len(foreign) - MOST_NAMED} more" if len(foreign) > MOST_NAMED else ""
-            named = ", ".join(foreign[:MOST_NAMED]) + more
-            print(f"{self.root}: declares {named}: not classes of this package, counted as background")
+    def _tell_left_over(self, cases: Sequence[Case]) -> None:
+        """Name what becomes background because it is in none of the classes."""
+        found = [case.left_over(self.labels) for case in cases]
+        names = list(dict.fromkeys(name for of_case, _ in found for name in of_case))
+        values = sorted({value for _, of_case in found for value in of_case})
+        if names or values:
+            told = [told_names(names)] if names else []
+            told += [f"{len(values)} values without a name, from {values[0]} to {values[-1]}"] if values else []
+            advice = (
+                "" if self.choice.is_declared or not names else "; labels=dataset makes classes of all that is named"
+            )
+            print(f"{self.root}: declares {' and '.join(told)}: none of the classes, counted as background{advice}")
 
     def _judge(self, examinations: Sequence[Examination]) -> None:
         """Record all findings, and end with the errors among them or skip their cases."""
@@ -196,33 +205,15 @@ class CTDataModule(pl.LightningDataModule):
     def class_voxels(self) -> tuple[int, ...]:
         """Voxels of each of `taught` over all training cases: what Eq. 3 to 5 weigh by."""
         totals = map(sum, zip(*(case.voxels for case in self._part("train")), strict=True))
-        counts = dict(zip(NAMES, totals, strict=True))
+        counts = dict(zip(self.labels.names, totals, strict=True))
         organs = [counts[name] for name in self.taught[1:]]
         return sum(counts.values()) - sum(organs), *organs
-
-    @property
-    def taught(self) -> tuple[str, ...]:
-        """The classes that training has a truth for; whatever else the labels hold counts as background."""
-        return tuple(name for name in self.classes if name in self.annotated)
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Median voxel size of the training cases."""
         sizes = torch.tensor([case.spacing_mm for case in self._part("train")], dtype=torch.float64)
         return tuple(sizes.median(dim=0).values.tolist())
-
-    def _classes(self) -> tuple[str, ...]:
-        if isinstance(self.labels, str):
-            if self.labels not in ("all", "present"):
-                raise InputError(f"data.labels={self.labels}: expected all, present or a list such as [liver,spleen]")
-            return NAMES if self.labels == "all" else self.annotated
-        unknown = [name for name in self.labels if name not in self.annotated]
-        if unknown or not set(self.labels) - {NAMES[BACKGROUND]}:
-            raise InputError(
-                f"data.labels={list(self.labels)}: expected some of {', '.join(self.annotated[1:])}, which {self.root} "
-                "annotates"
-            )
-        return tuple(name for index, name in enumerate(NAMES) if index == BACKGROUND or name in self.labels)
 
     def check_patches(self) -> None:
         """See that training patches can be drawn, before anything of a run is written; say if they hold much padding.

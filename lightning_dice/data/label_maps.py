@@ -9,34 +9,25 @@ import SimpleITK as sitk
 from nibabel.affines import voxel_sizes
 
 from lightning_dice import __version__
+from lightning_dice.data.labels import BACKGROUND, LabelSet
 from lightning_dice.data.scans import LPS_TO_RAS, NIFTI, Scan
-from lightning_dice.data.seven import BACKGROUND, LABELS
 from lightning_dice.errors import InputError
 from lightning_dice.files import replacing
 
 LABEL_MAP_ENDINGS = (*NIFTI, ".seg.nrrd", ".nrrd", ".mha")
-ORGANS = tuple(label for label in LABELS if label.index != BACKGROUND)
 NIFTI_GRID = (
     *("pixdim", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
     *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
 )
-# SNOMED CT, by the names of pydicom's dictionary. Our vein is the portal vein with its tributaries.
-SNOMED = {
-    "artery": "Artery",
-    "vein": "PortalVein",
-    "liver": "Liver",
-    "spleen": "Spleen",
-    "stomach": "Stomach",
-    "gallbladder": "Gallbladder",
-    "pancreas": "Pancreas",
-}
+ANY_TISSUE = "Tissue"  # SNOMED CT's, for a class without a code, as 3D Slicer has it
 
 
-def write_label_map(label: np.ndarray, scan: Scan, path: Path) -> None:
+def write_label_map(label: np.ndarray, labels: LabelSet, scan: Scan, path: Path) -> None:
     """Write a label map, voxel by voxel where the scan's voxels are.
 
     Args:
-        label: uint8 (X, Y, Z), our classes, of the shape of `scan.voxels`.
+        label: uint8 (X, Y, Z), class indices, of the shape of `scan.voxels`.
+        labels: the classes.
         path: its ending chooses the format. NIfTI carries a label table, `.seg.nrrd` the segments of 3D Slicer; plain
             `.nrrd` and `.mha` hold the numbers alone. A NIfTI scan's sform and qform are copied.
 
@@ -49,31 +40,33 @@ def write_label_map(label: np.ndarray, scan: Scan, path: Path) -> None:
         raise InputError(f"{path}: cannot be written; expected the ending {', '.join(LABEL_MAP_ENDINGS)}")
     with replacing(path) as temporary:
         if name.endswith(NIFTI):
-            nib.save(_nifti(label, scan), temporary)
+            nib.save(_nifti(label, labels, scan), temporary)
         else:
             image = _itk(label, scan.affine)
-            for key, value in (_slicer_segments(label.shape) if name.endswith(".seg.nrrd") else {}).items():
+            for key, value in (_slicer_segments(labels, label.shape) if name.endswith(".seg.nrrd") else {}).items():
                 image.SetMetaData(key, value)
             sitk.WriteImage(image, temporary, useCompression=True)
 
 
-def write_dicom_seg(label: np.ndarray, scan: Scan, path: Path) -> None:
+def write_dicom_seg(label: np.ndarray, labels: LabelSet, scan: Scan, path: Path) -> None:
     """Write the organs of a label map as a DICOM Segmentation that refers to the scan's slices: a segment per organ.
 
-    Segments have our names, SNOMED codes and colours. Organs without a voxel are left out.
+    Segments have the classes' names, SNOMED codes and colours; those of classes without a code are called tissue, which
+    a line says. Organs without a voxel are left out.
 
     Args:
-        label: uint8 (X, Y, Z), our classes, of the shape of `scan.voxels`.
+        label: uint8 (X, Y, Z), class indices, of the shape of `scan.voxels`.
+        labels: the classes.
         scan: a DICOM series, whose files are still there.
 
     Raises:
-        InputError: the scan is no DICOM series or lacks what a Segmentation must repeat, no organ in the label map, or
-            highdicom is not installed.
+        InputError: the scan is no DICOM series or lacks what a Segmentation must repeat, no organ in the label map, a
+            code that pydicom's dictionary does not have, or highdicom is not installed.
     """
     _check(label, scan)
     if not scan.is_dicom:
         raise InputError(f"{path}: {scan.name} is no DICOM series, which a DICOM SEG refers to; write .nii.gz instead")
-    present = [organ for organ in ORGANS if (label == organ.index).any()]
+    present = [index for index in range(1, len(labels)) if (label == index).any()]
     if not present:
         raise InputError(f"{path}: no organ was found in {scan.name}, and a DICOM SEG cannot be empty")
     try:
@@ -83,6 +76,11 @@ def write_dicom_seg(label: np.ndarray, scan: Scan, path: Path) -> None:
     except ImportError:
         raise InputError(f'{path}: a DICOM SEG needs highdicom; pip install "lightning-dice[dicom]"') from None
 
+    organs = [labels.labels[index] for index in present]
+    if unknown := [organ.snomed for organ in organs if organ.snomed and not hasattr(codes.SCT, organ.snomed)]:
+        raise InputError(f"{path}: {', '.join(unknown)}: no SNOMED CT code in pydicom's dictionary; correct it there")
+    if uncoded := [organ.name for organ in organs if not organ.snomed]:
+        print(f"{path}: {', '.join(uncoded)} without a SNOMED CT code, written as tissue; names and colours are there")
     algorithm = highdicom.AlgorithmIdentificationSequence(
         "lightning-dice", version=__version__, family=codes.cid7162.ArtificialIntelligence
     )
@@ -90,16 +88,16 @@ def write_dicom_seg(label: np.ndarray, scan: Scan, path: Path) -> None:
         highdicom.seg.SegmentDescription(
             segment_number=number,
             segment_label=organ.name,
-            segmented_property_category=codes.cid7150.AnatomicalStructure,
-            segmented_property_type=getattr(codes.SCT, SNOMED[organ.name]),
+            segmented_property_category=codes.cid7150.AnatomicalStructure if organ.snomed else codes.cid7150.Tissue,
+            segmented_property_type=getattr(codes.SCT, organ.snomed or ANY_TISSUE),
             algorithm_type="AUTOMATIC",
             algorithm_identification=algorithm,
-            display_color=highdicom.color.CIELabColor.from_rgb(*organ.colour),
+            display_color=highdicom.color.CIELabColor.from_rgb(*organ.rgb),
         )
-        for number, organ in enumerate(present, start=1)
+        for number, organ in enumerate(organs, start=1)
     ]
-    numbers = np.zeros(len(LABELS), np.uint8)
-    numbers[[organ.index for organ in present]] = range(1, len(present) + 1)  # a Segmentation counts without gaps
+    numbers = np.zeros(len(labels), np.uint8)
+    numbers[present] = range(1, len(present) + 1)  # a Segmentation counts without gaps
     slices = [pydicom.dcmread(file, stop_before_pixels=True) for file in scan.files]
     try:
         segmentation = highdicom.seg.Segmentation(
@@ -129,7 +127,7 @@ def _check(label: np.ndarray, scan: Scan) -> None:
         raise ValueError(f"label {label.dtype} {label.shape}: expected uint8 {scan.voxels.shape}, as the scan")
 
 
-def _nifti(label: np.ndarray, scan: Scan) -> nib.Nifti1Image:
+def _nifti(label: np.ndarray, labels: LabelSet, scan: Scan) -> nib.Nifti1Image:
     image = nib.Nifti1Image(label, scan.affine)
     image.header.set_xyzt_units("mm")
     image.header.set_intent("label")
@@ -141,11 +139,11 @@ def _nifti(label: np.ndarray, scan: Scan) -> nib.Nifti1Image:
     else:
         image.set_sform(scan.affine, "scanner")
         image.set_qform(scan.affine, "scanner")
-    image.header.extensions.append(nib.nifti1.Nifti1Extension("ignore", _label_table()))
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("ignore", _label_table(labels)))
     return image
 
 
-def _label_table() -> bytes:
+def _label_table(labels: LabelSet) -> bytes:
     """Names and colours as Connectome Workbench stores them, in an extension of code 0 as TotalSegmentator writes it.
 
     Format: LabelTable of https://www.nitrc.org/projects/cifti; Key is the voxel's value, colours are in [0, 1].
@@ -153,10 +151,10 @@ def _label_table() -> bytes:
     root = ElementTree.Element("CaretExtension")
     volume = ElementTree.SubElement(root, "VolumeInformation", Index="0")
     table = ElementTree.SubElement(volume, "LabelTable")
-    for label in LABELS:
-        colours = {c: f"{v / 255:.6g}" for c, v in zip(("Red", "Green", "Blue"), label.colour, strict=True)}
-        alpha = str(int(label.index != BACKGROUND))
-        ElementTree.SubElement(table, "Label", Key=str(label.index), **colours, Alpha=alpha).text = label.name
+    for index, label in enumerate(labels.labels):
+        colours = {c: f"{v / 255:.6g}" for c, v in zip(("Red", "Green", "Blue"), label.rgb, strict=True)}
+        alpha = str(int(index != BACKGROUND))
+        ElementTree.SubElement(table, "Label", Key=str(index), **colours, Alpha=alpha).text = label.name
     ElementTree.SubElement(volume, "VolumeType").text = "Label"
     return ElementTree.tostring(root, encoding="UTF-8", xml_declaration=True)
 
@@ -170,7 +168,7 @@ def _itk(label: np.ndarray, affine: np.ndarray) -> sitk.Image:
     return image
 
 
-def _slicer_segments(shape: tuple[int, int, int]) -> dict[str, str]:
+def _slicer_segments(labels: LabelSet, shape: tuple[int, int, int]) -> dict[str, str]:
     """What 3D Slicer reads beside the voxels.
 
     Format: https://slicer.readthedocs.io/en/latest/developer_guide/modules/segmentations.html. Since Slicer 5 the key
@@ -181,14 +179,14 @@ def _slicer_segments(shape: tuple[int, int, int]) -> dict[str, str]:
         "Segmentation_ContainedRepresentationNames": "Binary labelmap|",
         "Segmentation_ReferenceImageExtentOffset": "0 0 0",
     }
-    for number, organ in enumerate(ORGANS):
+    for number, organ in enumerate(labels.organs):
         segment = {
             "ID": organ.name,
             "Name": organ.name,
             "NameAutoGenerated": "0",
-            "Color": " ".join(f"{part / 255:.6g}" for part in organ.colour),
+            "Color": " ".join(f"{part / 255:.6g}" for part in organ.rgb),
             "ColorAutoGenerated": "0",
-            "LabelValue": str(organ.index),
+            "LabelValue": str(number + 1),
             "Layer": "0",
             "Extent": " ".join(f"0 {size - 1}" for size in shape),
         }

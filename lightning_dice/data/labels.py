@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from lightning_dice.errors import InputError
@@ -101,8 +102,11 @@ class LabelSet:
     def index(self, structures: Iterable[str]) -> int:
         """The class of a label value that stands for these structures, the last of those that the set knows: a tumour
         in its organ is the tumour where there is such a class, and else the organ. Background if it knows none."""
-        of_part = {name: index for index, label in enumerate(self.labels) for part in label.parts for name in part}
-        return next((of_part[name] for name in reversed(tuple(structures)) if name in of_part), BACKGROUND)
+        return next((self._of_part[name] for name in reversed(tuple(structures)) if name in self._of_part), BACKGROUND)
+
+    @cached_property
+    def _of_part(self) -> dict[str, int]:
+        return {name: index for index, label in enumerate(self.labels) for part in label.parts for name in part}
 
     def annotated(self, structures: Collection[str]) -> tuple[str, ...]:
         """Names of the classes that labels of these structures tell apart, background first. Not annotated is not
@@ -192,6 +196,17 @@ class LabelChoice:
     classes: tuple[str | Mapping[str, Sequence[str]], ...] | None = None
     outputs: str = "present"
 
+    def wanted(self, declared: Sequence[Sequence[str]]) -> LabelSet:
+        """All classes that are asked for, annotated or not; `declared` as for `of`.
+
+        Raises:
+            InputError: one that is none of the set's.
+        """
+        labels = self.known
+        if self.is_declared:
+            labels = self._from(dict.fromkeys(name for names in declared for name in names))
+        return labels if self.classes is None else labels.select(self.classes)
+
     def of(self, declared: Sequence[Sequence[str]], root: object) -> LabelSet:
         """The classes for a data set.
 
@@ -203,22 +218,17 @@ class LabelChoice:
             InputError: no class is annotated in all cases, or one that is asked for is not.
         """
         everywhere = set(declared[0]).intersection(*declared[1:]) if declared else set()
-        labels = (
-            self._from(dict.fromkeys(name for names in declared for name in names)) if self.is_declared else self.known
-        )
-        if self.classes is not None:
-            labels = labels.select(self.classes)
+        labels = self.wanted(declared)
         annotated = labels.annotated(everywhere)
         missing = [name for name in labels.names if name not in annotated]
-        if self.outputs == "all" or not missing:
-            return labels
-        if self.classes is not None or len(annotated) == 1:
+        is_lacking = self.classes is not None and self.outputs == "present" and missing
+        if is_lacking or len(annotated) == 1:
             raise InputError(
                 f"labels={self.known.name}: {root} does not annotate {told_names(missing)} in all of its cases, only "
                 f"{told_names(everywhere) or 'nothing'}; choose from these by labels.classes=[…], or take them all by "
                 "labels=dataset"
             )
-        return labels.select(annotated[1:])
+        return labels if self.outputs == "all" else labels.select(annotated[1:])
 
     def _from(self, structures: Iterable[str]) -> LabelSet:
         by_part = {name: label for label in self.known.organs if len(label.parts) == 1 for name in label.parts[0]}

@@ -1,8 +1,8 @@
 """The prepared copy of a data set: memory-mapped arrays, and what was counted and found while making them.
 
 A case is three files, `ID-KEY.image.npy`, `ID-KEY.label.npy` and, written last, `ID-KEY.json`. The key is a hash of the
-source files' paths, sizes and times and of the settings: what changed is prepared anew, the rest is found again, unless
-its files are not what they were written as.
+source files' paths, sizes and times, of the classes and of the settings: what changed is prepared anew, the rest is
+found again, unless its files are not what they were written as.
 """
 
 import dataclasses
@@ -21,12 +21,12 @@ import numpy as np
 
 from lightning_dice.data.cases import Case
 from lightning_dice.data.integrity import Examination, Finding
-from lightning_dice.data.seven import NUM_CLASSES
+from lightning_dice.data.labels import LabelSet
 from lightning_dice.data.volumes import LabelledScan, Preparation, Volume, prepare_volume, read_case, spacing_mm, to_ras
 from lightning_dice.files import locked, remove_leftovers, replacing
 from lightning_dice.parallel import run_all
 
-FORMAT = 3  # raise it when arrays or findings of the same files and settings change
+FORMAT = 4  # raise it when arrays or findings of the same files and settings change
 IMAGE, LABEL = np.dtype(np.float16), np.dtype(np.uint8)
 
 
@@ -65,6 +65,7 @@ FIELDS = [field.name for kind in (PreparedCase, Examination, Finding) for field 
 
 def prepare_cases(
     cases: Sequence[Case],
+    labels: LabelSet,
     preparation: Preparation,
     folder: Path | str,
     workers: int | None = None,
@@ -82,7 +83,7 @@ def prepare_cases(
     folder = Path(folder)
     with locked(folder):  # of several runs that start together one prepares, and the others find it all
         try:
-            outcomes = _examine_all(cases, preparation, folder, workers, progress, prepare=True)
+            outcomes = _examine_all(cases, labels, preparation, folder, workers, progress, prepare=True)
         finally:
             remove_leftovers(folder, (".npy", ".json"))
     return [prepared for _, prepared in outcomes if prepared], [examination for examination, _ in outcomes]
@@ -90,13 +91,14 @@ def prepare_cases(
 
 def check_cases(
     cases: Sequence[Case],
+    labels: LabelSet,
     preparation: Preparation,
     folder: Path | str,
     workers: int | None = None,
     progress: bool = True,
 ) -> list[Examination]:
     """What `prepare_cases` would find, without preparing anything; what is in the store is not read again."""
-    outcomes = _examine_all(cases, preparation, Path(folder), workers, progress, prepare=False)
+    outcomes = _examine_all(cases, labels, preparation, Path(folder), workers, progress, prepare=False)
     return [examination for examination, _ in outcomes]
 
 
@@ -106,9 +108,15 @@ def fingerprint(cases: Sequence[PreparedCase]) -> str:
 
 
 def _examine_all(
-    cases: Sequence[Case], preparation: Preparation, folder: Path, workers: int | None, progress: bool, prepare: bool
+    cases: Sequence[Case],
+    labels: LabelSet,
+    preparation: Preparation,
+    folder: Path,
+    workers: int | None,
+    progress: bool,
+    prepare: bool,
 ) -> list[Outcome]:
-    settings = dataclasses.astuple(preparation)
+    settings = dataclasses.astuple(preparation), dataclasses.astuple(labels)
     stems = {case.id: folder / f"{case.id}-{_key(case, settings)}" for case in cases}
     known: dict[str, Outcome] = {}
     damages: list[str] = []
@@ -122,22 +130,22 @@ def _examine_all(
     if damages:
         count = f"{len(damages)} of {len(known) + len(damages)} prepared cases found damaged"
         print(f"{folder}: {count}, such as {damages[0]}; {'preparing' if prepare else 'reading'} anew")
-    tasks = [(case, stems[case.id], preparation if prepare else None) for case in cases if case.id not in known]
+    tasks = [(case, labels, stems[case.id], preparation if prepare else None) for case in cases if case.id not in known]
     outcomes = run_all(_examine, tasks, "preparing" if prepare else "checking", workers, progress)
     known |= {case.id: outcome for (case, *_), outcome in zip(tasks, outcomes, strict=True)}
     return [known[case.id] for case in cases]
 
 
-def _examine(case: Case, stem: Path, preparation: Preparation | None) -> Outcome:
+def _examine(case: Case, labels: LabelSet, stem: Path, preparation: Preparation | None) -> Outcome:
     """Read one case, and write it to the store if it is sound and to be prepared."""
-    scan, examination = read_case(case)
+    scan, examination = read_case(case, labels)
     if scan is None or preparation is None:
         return examination, None
-    _write(scan, prepare_volume(scan, preparation), examination, stem)
+    _write(scan, prepare_volume(scan, preparation), len(labels), examination, stem)
     return _recorded(case.id, stem)
 
 
-def _write(scan: LabelledScan, volume: Volume, examination: Examination, stem: Path) -> None:
+def _write(scan: LabelledScan, volume: Volume, classes: int, examination: Examination, stem: Path) -> None:
     digest = hashlib.sha256()
     for array in (volume.image, volume.label, volume.affine):
         digest.update(array.tobytes())
@@ -145,7 +153,7 @@ def _write(scan: LabelledScan, volume: Volume, examination: Examination, stem: P
     record = {
         "shape": volume.label.shape,
         "affine": volume.affine.tolist(),
-        "voxels": np.bincount(volume.label.ravel(), minlength=NUM_CLASSES).tolist(),
+        "voxels": np.bincount(volume.label.ravel(), minlength=classes).tolist(),
         "scan_shape": turned.shape,
         "scan_spacing_mm": spacing_mm(affine),
         "sha256": digest.hexdigest(),

@@ -1,6 +1,6 @@
 """File → oriented, downsampled, windowed array."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from nibabel.affines import voxel_sizes
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 from scipy.ndimage import affine_transform, gaussian_filter
 
-from lightning_dice.data.cases import Case, LabelFile
+from lightning_dice.data.cases import Case
 from lightning_dice.data.integrity import (
     ERROR,
     Examination,
@@ -21,9 +21,9 @@ from lightning_dice.data.integrity import (
     content_hash,
     unreadable,
 )
+from lightning_dice.data.labels import BACKGROUND, LabelSet
 from lightning_dice.data.organs import check_organs
 from lightning_dice.data.scans import Scan, read_scan
-from lightning_dice.data.seven import BACKGROUND
 from lightning_dice.errors import InputError
 
 SPACING_TOLERANCE = 1e-3  # relative; a volume this close to the wanted spacing is left as it is
@@ -71,7 +71,7 @@ class Preparation:
 
 @dataclass(frozen=True)
 class LabelledScan:
-    """A case on its own grid: image (X, Y, Z) in HU, label uint8 of the same shape, and the affine (4, 4) in mm."""
+    """A case on its own grid: image (X, Y, Z) in HU, class indices (uint8, likewise), and the affine (4, 4) in mm."""
 
     hu: np.ndarray
     label: np.ndarray
@@ -87,8 +87,8 @@ class Volume:
     affine: np.ndarray
 
 
-def read_case(case: Case) -> tuple[LabelledScan | None, Examination]:
-    """Read each file of a case once, and look at what is in it.
+def read_case(case: Case, labels: LabelSet) -> tuple[LabelledScan | None, Examination]:
+    """Read each file of a case once, label files if one of the classes may be in them, and look at what they hold.
 
     Returns:
         The case on its own grid, None when an error was found; and all that was found.
@@ -99,6 +99,9 @@ def read_case(case: Case) -> tuple[LabelledScan | None, Examination]:
         findings += check_image(case, image.voxels, image.affine)
         label = np.full_like(image.voxels, BACKGROUND, dtype=np.uint8)  # in the files' order, for speed
     for file in case.labels:
+        indices = file.indices(labels)
+        if not any(indices.values()):
+            continue
         truth = _try(case.id, file.path, findings)
         if not truth:
             continue
@@ -108,11 +111,11 @@ def read_case(case: Case) -> tuple[LabelledScan | None, Examination]:
             grids = truth.voxels.shape, truth.affine, image.voxels.shape, image.affine
             problems += check_grid(case.id, file.path, *grids)
             if not problems:
-                _paint(label, truth.voxels, found, file)
+                _paint(label, truth.voxels, found, indices)
         findings += problems
     is_sound = all(finding.level != ERROR for finding in findings)
     if is_sound:
-        findings += check_organs(case, image.voxels, label, image.affine)
+        findings += check_organs(case, labels, image.voxels, label, image.affine)
     examination = Examination(
         case.id,
         str(case.image),
@@ -138,18 +141,6 @@ def prepare_image(hu: np.ndarray, affine: np.ndarray, preparation: Preparation) 
     return np.ascontiguousarray(scaled, np.float16), grid
 
 
-def read_volume(case: Case, preparation: Preparation) -> Volume:
-    """Read a case's files and prepare them.
-
-    Raises:
-        InputError: what `integrity` calls an error, a line each. It names the case and the file.
-    """
-    scan, examination = read_case(case)
-    if scan is None:
-        raise InputError("\n".join(str(finding) for finding in examination.findings if finding.level == ERROR))
-    return prepare_volume(scan, preparation)
-
-
 def spacing_mm(affine: np.ndarray) -> tuple[float, float, float]:
     """The voxel size along the three axes in mm."""
     return tuple(float(size) for size in voxel_sizes(affine))
@@ -164,12 +155,11 @@ def _try(case_id: str, path: Path, findings: list[Finding]) -> Scan | None:
         return None
 
 
-def _paint(label: np.ndarray, values: np.ndarray, found: Sequence[float], file: LabelFile) -> None:
-    """Write the file's values into `label` as our classes; its background leaves what stands there."""
-    declared = dict(file.ids)
+def _paint(label: np.ndarray, values: np.ndarray, found: Sequence[float], indices: Mapping[int, int]) -> None:
+    """Write a file's values into `label` as classes; its background leaves what stands there."""
     for value in found:
-        if declared[value] != BACKGROUND:
-            label[values == value] = declared[value]
+        if indices[value] != BACKGROUND:
+            label[values == value] = indices[value]
 
 
 def to_ras(data: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,19 +1,18 @@
 """Data sets whose images and labels two patterns find; the label map of each is in its YAML, `conf/data/NAME.yaml`."""
 
-import itertools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lightning_dice.data.cases import Case, LabelFile
-from lightning_dice.data.seven import BACKGROUND, NAMES
+from lightning_dice.data.labels import BACKGROUND, BACKGROUND_NAME, normalized
 from lightning_dice.errors import InputError
 
 WILDCARD = re.compile(r"\*|\[[^\]]+\]")  # of a pattern: any text, or one character of several
 
 
 def paired_cases(
-    root: Path | str, images: str, labels: str, ids: Mapping[str, int | Sequence[int]], highest: int
+    root: Path | str, images: str, labels: str, ids: Mapping[str, int | Sequence[int]], highest: int = 0
 ) -> list[Case]:
     """List the cases below `root`, by name: what stands for the patterns' wildcards, which pairs image and label.
 
@@ -22,36 +21,33 @@ def paired_cases(
     Args:
         images: pattern such as `imagesTr/*_0000.nii.gz`, with wildcards `*` and `[...]`, which do not cross folders.
         labels: the same for the label maps.
-        ids: our organs' values in the label maps, one or several each, for those that are annotated. Background is 0,
-            and the other values up to `highest` are organs that count as background.
-        highest: value that a label map may hold.
+        ids: the structures' values in the label maps, one or several each; a value may be in several structures, such
+            as a tumour in its organ. Background is 0.
+        highest: value that a label map may hold; those up to it that `ids` does not name are background too.
 
     Raises:
-        InputError: patterns without a wildcard or with different numbers of them, `ids` that are not of our organs, or
-            no image at all.
+        InputError: patterns without a wildcard or with different numbers of them, no `ids`, or no image at all.
     """
     root = Path(root)
-    if not ids or not set(ids) <= set(NAMES[1:]):
-        raise InputError(f"ids of {', '.join(ids) or 'nothing'}: expected values of some of {', '.join(NAMES[1:])}")
+    if not ids:
+        raise InputError(
+            "ids of nothing: expected the structures' values in the label maps, such as {liver: 3, spleen: 7}"
+        )
     if not len(WILDCARD.findall(images)) == len(WILDCARD.findall(labels)) > 0:
         raise InputError(f"{images}, {labels}: expected a * for the case, and as many wildcards in both patterns")
     found_images, found_labels = _cases_of(root, images), _cases_of(root, labels)
     if not found_images:
         raise InputError(f"{root / images}: no such file; data.root must hold the data set's own folders")
-    meaning = dict.fromkeys(range(highest + 1), BACKGROUND)
+    meaning: dict[int, tuple[str, ...]] = dict.fromkeys(range(highest + 1), ()) | {BACKGROUND: ()}
     for name, values in ids.items():
-        meaning |= dict.fromkeys([values] if isinstance(values, int) else values, NAMES.index(name))
-    values, foreign = tuple(meaning.items()), _ranges([v for v, index in meaning.items() if v and not index])
+        for value in [values] if isinstance(values, int) else values:
+            if normalized(name) != BACKGROUND_NAME:
+                meaning[value] = (*meaning.get(value, ()), normalized(name))
+    values = tuple(meaning.items())
     return [
-        Case("".join(case), _path(root, images, case), (LabelFile(_path(root, labels, case), values),), foreign=foreign)
+        Case("".join(case), _path(root, images, case), (LabelFile(_path(root, labels, case), values),))
         for case in sorted(found_images | found_labels)
     ]
-
-
-def _ranges(values: Sequence[int]) -> tuple[str, ...]:
-    """Ascending values, shortened: "value 3", "values 5 to 9"."""
-    runs = [[v for _, v in run] for _, run in itertools.groupby(enumerate(values), lambda pair: pair[1] - pair[0])]
-    return tuple(f"values {run[0]} to {run[-1]}" if len(run) > 1 else f"value {run[0]}" for run in runs)
 
 
 def _cases_of(root: Path, pattern: str) -> set[tuple[str, ...]]:

@@ -1,6 +1,6 @@
 """TotalSegmentator v2: `s0000/ct.nii.gz` with binary masks `s0000/segmentations/NAME.nii.gz`, and `meta.csv`.
 
-Data set: https://doi.org/10.5281/zenodo.6802613. The masks of our classes are read, all others are background.
+Data set: https://doi.org/10.5281/zenodo.6802613. Of the masks those are read that the classes of the run are made of.
 """
 
 from pathlib import Path
@@ -8,22 +8,15 @@ from pathlib import Path
 import pandas as pd
 
 from lightning_dice.data.cases import Case, LabelFile
-from lightning_dice.data.seven import NAMES
+from lightning_dice.data.labels import normalized
 from lightning_dice.errors import InputError
 
-MASKS = {
-    "aorta": "artery",
-    "portal_vein_and_splenic_vein": "vein",
-    "liver": "liver",
-    "spleen": "spleen",
-    "stomach": "stomach",
-    "gallbladder": "gallbladder",
-    "pancreas": "pancreas",
-}
+FOLDER, MASK = "segmentations", ".nii.gz"
 
 
 def totalsegmentator_cases(root: Path | str, split: bool = False) -> list[Case]:
-    """List the subjects below `root`, by name. One without a mask of our classes is listed too.
+    """List the subjects below `root`, by name, each with all masks that any of them has: one that lacks some is listed
+    too, and its missing masks are errors if they are wanted.
 
     Args:
         split: take each subject's part from the column `split` of `meta.csv`.
@@ -33,21 +26,19 @@ def totalsegmentator_cases(root: Path | str, split: bool = False) -> list[Case]:
     """
     root = Path(root)
     parts = _parts(root / "meta.csv") if split else {}
-    cases, images = [], sorted(root.glob("*/ct.nii.gz"))
-    foreign = _other_masks(images[0].parent / "segmentations") if images else ()
+    images = sorted(root.glob("*/ct.nii.gz"))
+    masks = sorted({path.name for image in images for path in (image.parent / FOLDER).glob(f"[!.]*{MASK}")})
+    cases = []
     for image in images:
-        subject, masks = image.parent.name, image.parent / "segmentations"
-        files = [LabelFile(masks / f"{mask}.nii.gz", ((0, 0), (1, NAMES.index(name)))) for mask, name in MASKS.items()]
-        part = parts.get(subject, "not in meta.csv") if split else None
-        cases.append(Case(subject, image, tuple(files), part, foreign))
+        subject = image.parent
+        files = [
+            LabelFile(subject / FOLDER / mask, ((0, ()), (1, (normalized(mask.removesuffix(MASK)),)))) for mask in masks
+        ]
+        part = parts.get(subject.name, "not in meta.csv") if split else None
+        cases.append(Case(subject.name, image, tuple(files), part))
     if not cases:
         raise InputError(f"{root}: no */ct.nii.gz in it; data.root must hold TotalSegmentator's subject folders")
     return cases
-
-
-def _other_masks(folder: Path) -> tuple[str, ...]:
-    """Names of the masks of one subject, which stands for all, that are not read."""
-    return tuple(sorted({path.name.removesuffix(".nii.gz") for path in folder.glob("[!.]*.nii.gz")} - MASKS.keys()))
 
 
 def _parts(path: Path) -> dict[str, str]:
