@@ -11,9 +11,8 @@ from lightning_dice.build import build_datamodule, build_module, build_training,
 from lightning_dice.callbacks import StepTimes
 from lightning_dice.checkpoints import find_checkpoint
 from lightning_dice.cli import command
-from lightning_dice.config import plain
+from lightning_dice.config import plain, shipped_labels
 from lightning_dice.data.datamodule import CTDataModule
-from lightning_dice.data.seven import NAMES
 from lightning_dice.errors import Interrupted
 from lightning_dice.files import replacing
 from lightning_dice.paper.figure1 import learning_curves
@@ -64,9 +63,10 @@ def _train(config: DictConfig, settings: dict[str, Any], run: Run, data: CTDataM
         "weights": None if weights is None else weights.tolist(),
     }
     session = {"from_step": step, "device": device_name(trainer), "precision": trainer.precision}
-    begin(run, settings, data.fingerprint, data.excluded, classes, session)  # whatever can be refused has been
+    labels = shipped_labels("paper")
+    begin(run, settings, data.fingerprint, labels, data.excluded, classes, session)  # whatever can be refused has been
     print(classes_table(**classes))
-    if untaught := [name for name in NAMES if name not in data.taught]:
+    if untaught := [name for name in labels.names if name not in data.taught]:
         print(f"{len(data.classes)} classes; {', '.join(untaught)}: not taught, not scored (data.labels={data.labels})")
     print(f"{run.folder}: step {step} of {trainer.max_steps}, {trainer.precision} on {session['device']}")
     try:

@@ -28,7 +28,7 @@ from lightning_dice.data.seven import NAMES
 from lightning_dice.evaluate import evaluate
 from lightning_dice.naming import differences, flat, run_folder
 from lightning_dice.report import report
-from lightning_dice.runs import METRIC_COLUMNS, read_config
+from lightning_dice.runs import metric_columns, read_config
 from lightning_dice.train import train
 from tests.conftest import tiny_case, write_nnunet
 from tests.ct_series import write_series
@@ -117,7 +117,7 @@ def check_run(run, config):
     assert not differences(read_config(run), plain(config)) or "loss._target_" in str(config.loss)
     assert run.folder == run_folder(read_config(run))
     metrics = pd.read_csv(run.metrics)
-    assert tuple(metrics.columns) == METRIC_COLUMNS
+    assert tuple(metrics.columns) == metric_columns(NAMES)
     for stage in ("train", "val"):
         steps = metrics.loc[metrics[f"{stage}/loss"].notna(), "step"]
         assert steps.is_unique

@@ -19,7 +19,7 @@ from lightning_dice.module import load_network
 from lightning_dice.paper.table1 import scores_table
 from lightning_dice.predict import predict
 from lightning_dice.prepare import prepare
-from lightning_dice.runs import METRIC_COLUMNS, SCORE_COLUMNS
+from lightning_dice.runs import SCORE_COLUMNS, metric_columns
 from lightning_dice.train import train
 from tests.conftest import tiny_case, write_nifti, write_nnunet
 
@@ -63,7 +63,7 @@ def test_a_run_leaves_what_the_design_says(finished):
 
 def test_curves_stand_in_metrics_and_tensorboard(finished):
     table = pd.read_csv(finished.metrics)
-    assert tuple(table.columns) == METRIC_COLUMNS
+    assert tuple(table.columns) == metric_columns(NAMES)
     train_points, val_points = (table[table[f"{stage}/loss"].notna()] for stage in ("train", "val"))
     assert train_points["step"].tolist() == [1, 2, 3, 4, 5, 6]
     assert val_points["step"].tolist() == [2, 4, 6]
