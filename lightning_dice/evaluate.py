@@ -6,13 +6,14 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lightning_dice.build import build_datamodule, build_trainer
-from lightning_dice.callbacks import NativeScores, TestResults
+from lightning_dice.callbacks.scoring import NativeScores, TestResults
 from lightning_dice.cli import command
+from lightning_dice.config import shipped_labels
 from lightning_dice.data.datamodule import ALL_CASES
 from lightning_dice.errors import InputError
 from lightning_dice.module import SegmentationModule, load_network
-from lightning_dice.paper.table1 import scores_table
-from lightning_dice.runs import Run, read_config, read_json
+from lightning_dice.pictures.tables import scores_table
+from lightning_dice.runs import Run, read_config, read_json, write_json
 from lightning_dice.settings import DataSettings, EvaluateSettings
 from lightning_dice.trust import check_trust
 from lightning_dice.validation import check, checked
@@ -58,10 +59,13 @@ def evaluate(config: DictConfig) -> Run:
     scored = [name for name in recipe.classes if name in data.annotated]
     module = SegmentationModule(network, recipe, overlap=overlap, taught=scored)
     run = Run(trained.folder / "evaluate" / f"{data.name},{config.checkpoint}")
-    trainer = build_trainer(config, callbacks=[TestResults(run, data), NativeScores(run, data)], logger=False)
+    labels = shipped_labels("paper")
+    results, native = TestResults(run, data, labels), NativeScores(run, data, labels)
+    trainer = build_trainer(config, callbacks=[results, native], logger=False)
     trainer.test(module, datamodule=data, verbose=False)
+    summary = results.summary | native.summary
+    write_json(run.summary, summary)
     print(f"\n{len(data.split.test)} cases of {data.root}, written to {run.folder}\n")
-    summary = read_json(run.summary)
     print(f"{scores_table(summary)}\n\non the scans' own grids:\n\n{scores_table(summary['native'])}")
     return run
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from lightning_dice.build import build_fabric
 from lightning_dice.cli import command
+from lightning_dice.config import shipped_labels
 from lightning_dice.data.cases import Case, LabelFile
 from lightning_dice.data.integrity import ERROR, Finding, check_image, findings_frame, reason_of
 from lightning_dice.data.label_maps import LABEL_MAP_ENDINGS, write_dicom_seg, write_label_map
@@ -23,7 +24,7 @@ from lightning_dice.errors import InputError
 from lightning_dice.files import replacing
 from lightning_dice.inference import Mirrored, plan_slabs, sliding_window_slabs, to_native
 from lightning_dice.module import Recipe, load_network
-from lightning_dice.paper.slices import Pictured, slices_figure
+from lightning_dice.pictures.slices import Pictured, slices_figure
 from lightning_dice.runs import Run, write_table
 from lightning_dice.settings import PredictSettings
 from lightning_dice.validation import checked
@@ -113,7 +114,7 @@ def _predict(
     if config.dicom_seg:
         write_dicom_seg(label, scan, output / f"{scan.name}.seg.dcm")
     if config.overlay:
-        row = Pictured(scan.name, hu, None, found, spacing_mm(affine))
+        row = Pictured(scan.name, hu, None, found, spacing_mm(affine), shipped_labels("paper"))
         with replacing(output / f"{scan.name}.png") as picture:
             slices_figure([row]).savefig(picture, dpi=150)
     voxels = sum(np.bincount(plane.ravel(), minlength=len(NAMES)) for plane in found)  # bincount takes 8 bytes a voxel

@@ -224,7 +224,7 @@ def test_files_of_a_run(clock, root, tmp_path):
     shutil.copytree(runs[0].folder, sound)
     names = ["config.yaml", "environment.json", "metrics.csv", "scores.csv", "summary.json", "cases.json", "DONE"]
     prediction = next(runs[0].predictions.iterdir()).relative_to(runs[0].folder)
-    names += ["checkpoints/last.ckpt", str(prediction)]
+    names += ["labels.json", "checkpoints/last.ckpt", str(prediction)]
     sweep = runs[0].folder.parent
     asked = OmegaConf.create({"sweep": str(sweep), "output": str(tmp_path / "report")})
 

@@ -16,7 +16,7 @@ from lightning_dice.data.seven import NAMES
 from lightning_dice.errors import InputError
 from lightning_dice.evaluate import evaluate
 from lightning_dice.module import load_network
-from lightning_dice.paper.table1 import scores_table
+from lightning_dice.pictures.tables import scores_table
 from lightning_dice.predict import predict
 from lightning_dice.prepare import prepare
 from lightning_dice.runs import SCORE_COLUMNS, metric_columns
@@ -51,7 +51,7 @@ def test_a_run_leaves_what_the_design_says(finished):
     files = {str(path.relative_to(finished.folder)) for path in finished.folder.rglob("*") if path.is_file()}
     assert {path for path in files if not path.startswith("tensorboard/")} == {
         "config.yaml", "environment.json", "metrics.csv", "scores.csv", "summary.json", "cases.json", "DONE",
-        "checkpoints/last.ckpt", "checkpoints/best.ckpt", "curves.png", "slices.png",
+        "labels.json", "checkpoints/last.ckpt", "checkpoints/best.ckpt", "curves.png", "slices.png",
         "predictions/case_1.nii.gz", "predictions/case_4.nii.gz",
     }  # fmt: skip
     *_, data, experiment, name = finished.folder.parts
