@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lightning_dice import workloads
 from lightning_dice.build import build_datamodule, build_fabric, build_module, build_trainer, settle
-from lightning_dice.callbacks import WARM_UP_STEPS, StepTimes
+from lightning_dice.callbacks.timing import WARM_UP_STEPS, StepTimes
 from lightning_dice.cli import command
 from lightning_dice.data.datamodule import CTDataModule
 from lightning_dice.files import replacing

@@ -26,7 +26,10 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from lightning_dice.callbacks import CurvesLogger, OverlayPictures, ProgressBar, StepTimes, TestResults
+from lightning_dice.callbacks.curves import CurvesLogger
+from lightning_dice.callbacks.overlays import OverlayPictures
+from lightning_dice.callbacks.scoring import TestResults
+from lightning_dice.callbacks.timing import ProgressBar, StepTimes
 from lightning_dice.checkpoints import CheckpointFiles, LastCheckpoint
 from lightning_dice.config import config_folder, plain, shipped_labels
 from lightning_dice.data.datamodule import CTDataModule
@@ -147,9 +150,11 @@ def build_trainer(config: DictConfig, callbacks: Sequence[pl.Callback] = (), **s
     return _build(config.trainer, "trainer", callbacks=[*callbacks, *own], **settings)
 
 
-def build_training(config: DictConfig, run: Run, data: CTDataModule, times: StepTimes, step: int) -> pl.Trainer:
+def build_training(
+    config: DictConfig, run: Run, data: CTDataModule, times: StepTimes, results: TestResults, step: int
+) -> pl.Trainer:
     """A trainer that leaves in the run's folder what `runs.py` says, from `step` on."""
-    callbacks = [times, TestResults(run, data), OverlayPictures(), LastCheckpoint(run)]
+    callbacks = [times, results, OverlayPictures(results.labels), LastCheckpoint(run)]
     if data.split.validation:
         where = {"dirpath": run.checkpoints, "filename": run.best.stem, "enable_version_counter": False}
         callbacks.append(ModelCheckpoint(monitor="val/dice", mode="max", **where))

@@ -6,14 +6,14 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lightning_dice.build import build_datamodule, build_trainer
-from lightning_dice.callbacks import NativeScores, TestResults
+from lightning_dice.callbacks.scoring import NativeScores, TestResults
 from lightning_dice.cli import command
 from lightning_dice.data.datamodule import ALL_CASES
 from lightning_dice.data.labels import LabelChoice
 from lightning_dice.errors import InputError
 from lightning_dice.module import SegmentationModule, load_network
-from lightning_dice.paper.table1 import scores_table
-from lightning_dice.runs import Run, read_config, read_json
+from lightning_dice.pictures.tables import scores_table
+from lightning_dice.runs import Run, read_config, read_json, write_json
 from lightning_dice.settings import DataSettings, EvaluateSettings
 from lightning_dice.trust import check_trust
 from lightning_dice.validation import check, checked
@@ -41,6 +41,7 @@ def evaluate(config: DictConfig) -> Run:
     if config.get("data") is None:
         trained_config.data.transform = None  # for training only
         trained_config.data.num_workers = 0  # a prepared volume is there at once; no shared memory is needed
+        trained_config.data.pop("labels", None)  # of version 0.1; the classes are the network's
         settings = OmegaConf.to_container(trained_config.data)
         check(settings, DataSettings, f"{trained.config}: data.")
         check_trust(settings, trained, config.trust)
@@ -59,10 +60,12 @@ def evaluate(config: DictConfig) -> Run:
 
     module = SegmentationModule(network, recipe, overlap=overlap, taught=data.taught)
     run = Run(trained.folder / "evaluate" / f"{data.name},{config.checkpoint}")
-    trainer = build_trainer(config, callbacks=[TestResults(run, data), NativeScores(run, data)], logger=False)
+    results, native = TestResults(run, data, data.labels), NativeScores(run, data, data.labels)
+    trainer = build_trainer(config, callbacks=[results, native], logger=False)
     trainer.test(module, datamodule=data, verbose=False)
+    summary = results.summary | native.summary
+    write_json(run.summary, summary)
     print(f"\n{len(data.split.test)} cases of {data.root}, written to {run.folder}\n")
-    summary = read_json(run.summary)
     print(f"{scores_table(summary)}\n\non the scans' own grids:\n\n{scores_table(summary['native'])}")
     return run
 

@@ -12,7 +12,7 @@ import torch
 from monai.metrics.utils import get_edge_surface_distance
 from torch import Tensor
 
-from lightning_dice.data.seven import BACKGROUND
+from lightning_dice.data.labels import BACKGROUND
 
 # MONAI 1.5 and 1.6 warn of an argument that they pass to themselves.
 warnings.filterwarnings("ignore", message=".*always_return_as_numpy.*", category=FutureWarning)

@@ -22,7 +22,7 @@ from lightning_dice.errors import InputError
 from lightning_dice.files import replacing
 from lightning_dice.inference import Mirrored, plan_slabs, sliding_window_slabs, to_native
 from lightning_dice.module import Recipe, load_network
-from lightning_dice.paper.slices import Pictured, slices_figure
+from lightning_dice.pictures.slices import Pictured, slices_figure
 from lightning_dice.runs import Run, write_table
 from lightning_dice.settings import PredictSettings
 from lightning_dice.validation import checked
@@ -111,7 +111,7 @@ def _predict(
     if config.dicom_seg:
         write_dicom_seg(label, labels, scan, output / f"{scan.name}.seg.dcm")
     if config.overlay:
-        row = Pictured(scan.name, hu, None, found, spacing_mm(affine))
+        row = Pictured(scan.name, hu, None, found, spacing_mm(affine), labels)
         with replacing(output / f"{scan.name}.png") as picture:
             slices_figure([row]).savefig(picture, dpi=150)
     voxels = sum(np.bincount(plane.ravel(), minlength=len(labels)) for plane in found)  # bincount takes 8 bytes a voxel

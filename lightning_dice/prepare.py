@@ -4,11 +4,11 @@ from omegaconf import DictConfig
 
 from lightning_dice.build import build_datamodule
 from lightning_dice.cli import command
+from lightning_dice.data.card import write_card
 from lightning_dice.data.datamodule import CTDataModule
 from lightning_dice.data.integrity import findings_table
 from lightning_dice.loss import WEIGHTINGS, class_weights
-from lightning_dice.paper.card import write_card
-from lightning_dice.paper.table1 import classes_table
+from lightning_dice.pictures.tables import classes_table
 from lightning_dice.settings import PrepareSettings
 from lightning_dice.validation import checked
 
@@ -37,7 +37,9 @@ def prepare(config: DictConfig) -> CTDataModule:
     folder = data.store / data.name
     about = f"{data.root} in {data.preparation}"
     window = data.preparation.window_hu
-    card = write_card(folder, data.name, about, cases, data.taught, window, weights, data.findings, data.excluded)
+    card = write_card(
+        folder, data.name, about, cases, data.labels, data.taught, window, weights, data.findings, data.excluded
+    )
     print(f"{len(cases)} cases of {data.root}, prepared in {folder}, with a page about them: {card}")
     print(classes_table(data.taught, voxels))
     return data

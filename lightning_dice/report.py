@@ -8,16 +8,16 @@ from omegaconf import DictConfig
 from lightning_dice.cli import command
 from lightning_dice.files import replacing
 from lightning_dice.paper.figure1 import grid_curves
-from lightning_dice.paper.grid import Cell, read_grid
+from lightning_dice.paper.grid import Cell, is_papers, read_grid
 from lightning_dice.paper.observations import observe, observe_printed
 from lightning_dice.paper.page import page_html, worst_cases
 from lightning_dice.paper.published import NOTES, WEIGHTINGS
 from lightning_dice.paper.remarks import remarks_on
 from lightning_dice.paper.segmentations import picture, typical_case, weighting_figure
-from lightning_dice.paper.slices import Pictured
 from lightning_dice.paper.statistics import compare_cells, ranking
-from lightning_dice.paper.surfaces import has_off_screen_gl
 from lightning_dice.paper.table1 import grid_table, latex_table, markdown_table
+from lightning_dice.pictures.slices import Pictured
+from lightning_dice.pictures.surfaces import has_off_screen_gl
 from lightning_dice.runs import write_table
 from lightning_dice.settings import ReportSettings
 from lightning_dice.validation import checked
@@ -26,7 +26,8 @@ WIDEST = 60_000  # pixels that matplotlib can draw side by side
 
 
 def report(config: DictConfig) -> Path:
-    """Write table, statistics, figures and page of a grid to `output`, from files alone.
+    """Write table, statistics, figures and page of a grid to `output`, from files alone. The paper's values, notes and
+    claims are in it if the grid's classes are the paper's.
 
     Raises:
         InputError: no run in the folder that can be read.
@@ -35,16 +36,19 @@ def report(config: DictConfig) -> Path:
     grid = read_grid(config.sweep)
     cells = grid.cells
     folder = Path(config.output).expanduser()
+    is_comparable = is_papers(grid.labels)
     table, pairs = grid_table(cells), compare_cells(cells)
-    observations = list(zip(observe(cells), observe_printed(), strict=True))
+    observations = list(zip(observe(cells), observe_printed(), strict=True)) if is_comparable else []
     pictures, missing = _pictures(cells)
     remarks = [*remarks_on(grid, pairs), *missing]
     if pictures and not has_off_screen_gl():
         remarks.append("Surfaces are drawn by matplotlib, because PyVista has no off-screen GL on this machine.")
+    notes = [*remarks, *NOTES] if is_comparable else remarks
 
-    _write(folder / "table1.md", markdown_table(table, [*remarks, *NOTES]))
+    _write(folder / "table1.md", markdown_table(table, notes))
     _write(folder / "table1.tex", latex_table(table))
-    write_table(folder / "table1.csv", table)
+    printed = [] if is_comparable else ["printed", "difference"]
+    write_table(folder / "table1.csv", table.drop(columns=printed))
     write_table(folder / "statistics.csv", pairs)
     figure = grid_curves(cells)
     for ending in ("png", "svg"):
@@ -57,7 +61,7 @@ def report(config: DictConfig) -> Path:
             with replacing(folder / f"figure{number}.png") as path:
                 weighting_figure(loss, shown).savefig(path, dpi=200)
     ranks = ranking(cells, pairs)
-    lines = {"Cells": [f"{cell.name}: {cell.states}" for cell in cells], "Ranking": ranks, "Notes": [*remarks, *NOTES]}
+    lines = {"Cells": [f"{cell.name}: {cell.states}" for cell in cells], "Ranking": ranks, "Notes": notes}
     _write(folder / "index.html", page_html(cells, table, pairs, lines, observations, pictures))
 
     print("\n".join([*lines["Cells"], "", *ranks, ""]))

@@ -1,6 +1,7 @@
 """What a run leaves on disk: names, columns, the done-marker. The contract between training and report."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,15 +9,12 @@ from typing import Any
 import pandas as pd
 from omegaconf import OmegaConf
 
-from lightning_dice.data.seven import NAMES
+from lightning_dice.config import shipped_labels
+from lightning_dice.data.labels import LabelSet, normalized
 from lightning_dice.errors import InputError
 from lightning_dice.files import replacing
 
 STAGES = ("train", "val")
-METRIC_COLUMNS = (
-    "step",
-    *(f"{stage}/{value}" for stage in STAGES for value in ("loss", *(f"dice/{name}" for name in NAMES))),
-)
 SCORE_COLUMNS = (
     "case", "label", "name", "dice", "jaccard", "hd95_mm", "surface_dice", "voxels_true", "voxels_pred",
 )  # fmt: skip
@@ -45,6 +43,11 @@ class Run:
         return self.folder / "environment.json"
 
     @property
+    def labels(self) -> Path:
+        """JSON: the classes, as `LabelSet.to_plain` gives them."""
+        return self.folder / "labels.json"
+
+    @property
     def checkpoints(self) -> Path:
         return self.folder / "checkpoints"
 
@@ -69,7 +72,7 @@ class Run:
 
     @property
     def metrics(self) -> Path:
-        """CSV: the curves, with METRIC_COLUMNS; a row per point, blank where the point has no value."""
+        """CSV: the curves, with `metric_columns`; a row per point, blank where the point has no value."""
         return self.folder / "metrics.csv"
 
     @property
@@ -122,6 +125,32 @@ class Run:
     def done(self) -> Path:
         """JSON, written last: the run is complete; fingerprints of its configuration and data."""
         return self.folder / "DONE"
+
+
+def metric_columns(names: Sequence[str]) -> tuple[str, ...]:
+    """Of `metrics.csv`, for classes of these names."""
+    values = ("loss", *(f"dice/{name}" for name in names))
+    return "step", *(f"{stage}/{value}" for stage in STAGES for value in values)
+
+
+def read_labels(run: Run) -> LabelSet:
+    """The classes of a run; the paper's where it does not say, as version 0.1 knew no others.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    try:
+        labels = LabelSet.from_plain(json.loads(run.labels.read_text(encoding="utf-8")))
+        if odd := [name for name in labels.names if normalized(name) != name]:
+            raise ValueError(f"a class of the name {odd[0]!r}")
+        if odd := [label.name for label in labels.labels if not 0 <= label.opacity <= 1]:
+            raise ValueError(f"the opacity of {odd[0]} is not from 0 to 1")
+    except FileNotFoundError:
+        return shipped_labels("paper")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, InputError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{run.labels}: no label set ({reason}); restore it, or train the run anew") from None
+    return labels
 
 
 def read_config(run: Run) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import hashlib
 import json
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,10 +15,11 @@ import pandas as pd
 from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
+from lightning_dice.data.labels import LabelSet, told_names
 from lightning_dice.errors import InputError
 from lightning_dice.files import remove_leftovers, replacing
 from lightning_dice.naming import differences, flat, run_folder
-from lightning_dice.runs import METRIC_COLUMNS, Run, read_config, read_json, write_json
+from lightning_dice.runs import Run, metric_columns, read_config, read_json, read_labels, write_json
 
 LONGEST_REASON = 500  # characters of an error's text that are kept
 PACKAGES = ("torch", "pytorch-lightning", "torchio", "monai", "nibabel", "numpy", "scipy", "hydra-core")
@@ -92,18 +93,28 @@ def begin(
     run: Run,
     config: dict[str, Any],
     data_fingerprint: str,
+    labels: LabelSet,
     excluded: dict[str, str],
     classes: dict[str, Any],
     session: dict[str, Any],
 ) -> None:
-    """Write a new run's configuration and environment, or add a session to those of one that goes on.
+    """Write a new run's configuration, classes and environment, or add a session to those of one that goes on.
 
     Args:
+        labels: of the data set.
         excluded: the cases that are left out, with the reason.
         classes: voxels and weights of the training.
         session: `from_step`, `device` and `precision`; where and with which versions it runs is added.
+
+    Raises:
+        InputError: a run that goes on has other classes.
     """
     goes_on = has_progress(run)
+    if goes_on and (names := read_labels(run).names) != labels.names:
+        raise InputError(
+            f"{run.labels}: the run's classes are {told_names(names)}, and the data's {told_names(labels.names)}; give "
+            "this run a name=… of its own"
+        )
     for folder in (run.folder, run.checkpoints, run.predictions):
         remove_leftovers(folder)
     new = {"data": data_fingerprint, "excluded": excluded, "classes": classes, "sessions": []}
@@ -112,6 +123,7 @@ def begin(
     write_json(run.environment, environment)
     run.failed.unlink(missing_ok=True)
     if not goes_on:
+        write_json(run.labels, labels.to_plain())
         with replacing(run.config) as path:
             OmegaConf.save(OmegaConf.create(config), path)
     cut_metrics(run, session["from_step"])
@@ -140,9 +152,9 @@ def outcome(run: Run, since: float) -> str:
 
 
 def append_metrics(run: Run, step: int, values: dict[str, float]) -> None:
-    """Add a point to the curves. `values` has keys of METRIC_COLUMNS; others are passed by."""
+    """Add a point to the curves. `values` has keys of `metric_columns`; others are passed by."""
     has_header = run.metrics.is_file() and run.metrics.stat().st_size
-    row = pd.DataFrame([{"step": step, **values}], columns=METRIC_COLUMNS)
+    row = pd.DataFrame([{"step": step, **values}], columns=metric_columns(read_labels(run).names))
     row.to_csv(run.metrics, mode="a", header=not has_header, index=False)
 
 
@@ -152,14 +164,15 @@ def cut_metrics(run: Run, step: int) -> None:
     if not run.metrics.is_file():
         return
     lines = run.metrics.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    kept = [line for line in lines if _is_point(line) and int(line.partition(",")[0]) <= step]
+    columns = metric_columns(read_labels(run).names)
+    kept = [line for line in lines if _is_point(line, columns) and int(line.partition(",")[0]) <= step]
     with replacing(run.metrics) as path:
-        path.write_text("".join([",".join(METRIC_COLUMNS) + "\n", *kept]), encoding="utf-8")
+        path.write_text("".join([",".join(columns) + "\n", *kept]), encoding="utf-8")
 
 
-def _is_point(line: str) -> bool:
+def _is_point(line: str, columns: Sequence[str]) -> bool:
     step, *values = line.split(",")
-    return line.endswith("\n") and step.isdecimal() and len(values) == len(METRIC_COLUMNS) - 1
+    return line.endswith("\n") and step.isdecimal() and len(values) == len(columns) - 1
 
 
 def _with_suffixes(folder: Path) -> Iterator[Path]:

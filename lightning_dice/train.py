@@ -8,7 +8,8 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig
 
 from lightning_dice.build import build_datamodule, build_module, build_training, device_name, settle
-from lightning_dice.callbacks import StepTimes
+from lightning_dice.callbacks.scoring import TestResults
+from lightning_dice.callbacks.timing import StepTimes
 from lightning_dice.checkpoints import find_checkpoint
 from lightning_dice.cli import command
 from lightning_dice.config import plain
@@ -16,9 +17,9 @@ from lightning_dice.data.datamodule import CTDataModule
 from lightning_dice.data.labels import told_names
 from lightning_dice.errors import Interrupted
 from lightning_dice.files import replacing
-from lightning_dice.paper.figure1 import learning_curves
-from lightning_dice.paper.table1 import classes_table, scores_table
-from lightning_dice.runs import Run, read_json, write_json
+from lightning_dice.pictures.curves import learning_curves
+from lightning_dice.pictures.tables import classes_table, scores_table
+from lightning_dice.runs import Run, read_json, read_labels, write_json
 from lightning_dice.sessions import begin, find_run, hold, mark_done, mark_failed, outcome
 from lightning_dice.settings import TrainSettings
 from lightning_dice.validation import checked
@@ -54,9 +55,9 @@ def _train(config: DictConfig, settings: dict[str, Any], run: Run, data: CTDataM
     pl.seed_everything(config.seed, workers=True, verbose=False)
     data.check_patches()
     module = build_module(config, data)
-    times = StepTimes()
+    times, results = StepTimes(), TestResults(run, data, data.labels)
     step = find_checkpoint(run)
-    trainer = build_training(config, run, data, times, step)
+    trainer = build_training(config, run, data, times, results, step)
     weights = getattr(module.loss, "weights", None)
     classes = {
         "names": data.taught,
@@ -64,7 +65,9 @@ def _train(config: DictConfig, settings: dict[str, Any], run: Run, data: CTDataM
         "weights": None if weights is None else weights.tolist(),
     }
     session = {"from_step": step, "device": device_name(trainer), "precision": trainer.precision}
-    begin(run, settings, data.fingerprint, data.excluded, classes, session)  # whatever can be refused has been
+    begin(
+        run, settings, data.fingerprint, data.labels, data.excluded, classes, session
+    )  # whatever can be refused has been
     print(classes_table(**classes))
     if data.untaught:
         told = f"{told_names(data.untaught)}: not taught, not scored (labels={data.labels.name})"
@@ -79,13 +82,13 @@ def _train(config: DictConfig, settings: dict[str, Any], run: Run, data: CTDataM
         raise Interrupted(f"{run.folder}: {stop}") from None
     except (KeyboardInterrupt, SystemExit):  # Lightning makes the latter of the former
         raise Interrupted(f"{run.folder}: stopped at once") from None
-    write_json(run.summary, read_json(run.summary) | times.summary())
+    write_json(run.summary, results.summary | times.summary())
 
 
 def _fit_and_test(trainer: pl.Trainer, module: pl.LightningModule, data: CTDataModule, run: Run, step: int) -> None:
     trainer.fit(module, datamodule=data, ckpt_path=run.last if step else None, weights_only=True)
     with replacing(run.curves) as path:
-        learning_curves(pd.read_csv(run.metrics), run.folder.name).savefig(path, dpi=150)
+        learning_curves(pd.read_csv(run.metrics), read_labels(run), run.folder.name).savefig(path, dpi=150)
     if data.split.test:
         trainer.test(module, datamodule=data, verbose=False)
 

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 
+from lightning_dice.data.labels import LabelSet
 from lightning_dice.naming import setting_text
-from lightning_dice.runs import METRIC_COLUMNS, SCORE_COLUMNS, Run
-from tests.conftest import NAMES, tiny_case, write_nifti
+from lightning_dice.runs import SCORE_COLUMNS, Run, metric_columns, write_json
+from tests.conftest import PAPER, tiny_case, write_nifti
 
 SPACING = np.diag([3.0, 3.0, 3.0, 1.0])
 
@@ -24,6 +25,7 @@ def write_run(
     settings: dict[str, Any] | None = None,
     data: str = "same",
     folder: str | None = None,
+    labels: LabelSet | None = None,
 ) -> Run:
     """A run with the Dice per class of each test case, finished; with None instead, an unfinished one at step 20.
 
@@ -32,7 +34,9 @@ def write_run(
         settings: further ones, by dotted key; the folder's name tells them.
         data: their fingerprint.
         folder: a name that says something else.
+        labels: the classes; without, they are the paper's, and no file says so.
     """
+    names = (labels or PAPER).names
     told = [
         f"loss={loss}",
         f"lr={lr:g}",
@@ -54,14 +58,16 @@ def write_run(
         OmegaConf.update(config, key, value)
     OmegaConf.save(config, run.config)
     run.environment.write_text(json.dumps({"data": data, "sessions": []}))
+    if labels is not None:
+        write_json(run.labels, labels.to_plain())
     steps = (10, 20) if dice is None else (10, 20, 30, 40)
-    curves = [{"step": s, "train/loss": -s * lr, **{f"train/dice/{n}": s / 50 for n in NAMES}} for s in steps]
-    curves.append({"step": 20, "val/loss": -0.1, **{f"val/dice/{n}": 0.25 for n in NAMES}})
-    pd.DataFrame(curves, columns=METRIC_COLUMNS).to_csv(run.metrics, index=False)
+    curves = [{"step": s, "train/loss": -s * lr, **{f"train/dice/{n}": s / 50 for n in names}} for s in steps]
+    curves.append({"step": 20, "val/loss": -0.1, **{f"val/dice/{n}": 0.25 for n in names}})
+    pd.DataFrame(curves, columns=metric_columns(names)).to_csv(run.metrics, index=False)
     if dice is None:
         return run
     rows = [
-        {"case": case, "label": label, "name": NAMES[label], "dice": value, "jaccard": value / (2 - value),
+        {"case": case, "label": label, "name": names[label], "dice": value, "jaccard": value / (2 - value),
          "hd95_mm": 1.0, "surface_dice": 1.0, "voxels_true": 1, "voxels_pred": 1}
         for case, values in dice.items()
         for label, value in enumerate(values)

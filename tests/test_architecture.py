@@ -8,16 +8,17 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "lightning_dice"
 ORDER = [
     "errors", "files", "parallel", "settings", "data.labels", "config", "validation",
+    "pictures.escaping", "pictures.legend", "pictures.slices", "pictures.surfaces", "pictures.curves",
+    "pictures.tables",
     "data.seven", "data.pixel_data", "data.dicom", "data.headers", "data.scans", "data.label_maps",
     "data.cases", "data.integrity", "data.organs",
     "data.layouts.nnunet", "data.layouts.paired", "data.layouts.totalsegmentator",
     "data.phantom.body", "data.phantom.anatomy", "data.phantom.dataset",
-    "data.volumes", "data.store", "data.patches", "data.loaders", "data.datamodule",
+    "data.volumes", "data.store", "data.card", "data.patches", "data.loaders", "data.datamodule",
     "network", "loss", "metrics", "inference", "runs", "naming", "sessions", "checkpoints", "module",
-    "paper.published", "paper.escaping", "paper.stored", "paper.grid", "paper.statistics", "paper.observations",
-    "paper.remarks", "paper.table1", "paper.figure1",
-    "paper.slices", "paper.card", "paper.surfaces", "paper.segmentations", "paper.page",
-    "callbacks", "build", "trust", "cli",
+    "paper.published", "paper.stored", "paper.grid", "paper.statistics", "paper.observations",
+    "paper.remarks", "paper.table1", "paper.figure1", "paper.segmentations", "paper.page",
+    "callbacks.timing", "callbacks.curves", "callbacks.overlays", "callbacks.scoring", "build", "trust", "cli",
     "workloads", "prepare", "train", "evaluate", "predict", "report", "benchmark",
 ]  # fmt: skip
 COMMANDS = ("prepare", "train", "evaluate", "predict", "report", "benchmark")
@@ -45,7 +46,9 @@ FORBIDDEN = {
     "inference": {"hydra", "lightning_dice.data.layouts", "pytorch_lightning"},
     "module": {"hydra", "lightning_dice.data.datamodule"},
     **{name: {"torch", "pytorch_lightning"} for name in ("runs", "naming", "sessions", "trust")},
+    "pictures": {"torch", "pytorch_lightning", "torchio", "monai", "hydra"},
     "paper": {"torch", "pytorch_lightning", "torchio", "monai"},
+    "callbacks": {"hydra", "lightning_dice.paper"},
 }
 
 

@@ -8,15 +8,16 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from lightning_dice.data.card import MOST_PICTURED, PERCENTILES, hu_percentiles, pictured, write_card
 from lightning_dice.data.integrity import Finding
 from lightning_dice.data.layouts.nnunet import nnunet_cases
 from lightning_dice.data.store import prepare_cases
 from lightning_dice.data.volumes import Preparation
 from lightning_dice.loss import class_weights
-from lightning_dice.paper.card import MOST_PICTURED, PERCENTILES, hu_percentiles, pictured, write_card
 from lightning_dice.prepare import prepare
-from tests.conftest import NAMES, PAPER, write_nifti
+from tests.conftest import PAPER, write_nifti
 from tests.damaged import AFFINE, body, write_sound
+from tests.grids import PAPER
 from tests.test_config import composed
 
 WINDOW = (-500.0, 500.0)
@@ -29,7 +30,7 @@ def cases(tmp_path_factory):
     folder = tmp_path_factory.mktemp("card")
     root = write_sound(folder / "data", ["a", "b", "c"])
     hu, label = body(7, (30, 24, 22))
-    label[label == NAMES.index("gallbladder")] = 0
+    label[label == PAPER.names.index("gallbladder")] = 0
     affine = AFFINE @ np.diag([1, 1, 0.5, 1])
     write_nifti(root / "imagesTr" / "b_0000.nii.gz", hu, affine)
     write_nifti(root / "labelsTr" / "b.nii.gz", label, affine)
@@ -41,9 +42,9 @@ def card(cases, tmp_path_factory):
     voxels = np.sum([case.voxels for case in cases], axis=0)
     weights = {"simple": class_weights(voxels, "simple").tolist()}
     folder = tmp_path_factory.mktemp("store")
-    assert write_card(folder, "A & B", "somewhere", cases, NAMES, WINDOW, weights, FINDINGS, {"d": "<gone>"}) == (
-        folder / "card.html"
-    )
+    assert write_card(
+        folder, "A & B", "somewhere", cases, PAPER, PAPER.names, WINDOW, weights, FINDINGS, {"d": "<gone>"}
+    ) == (folder / "card.html")
     return folder
 
 
@@ -70,7 +71,7 @@ def test_the_figures_are_those_counted_by_hand(cases, card):
         assert size.loc[f"{grid}, superior"].tolist() == ["20", "20", "22", "5", "10", "10"]
     classes = tables["Classes"]
     assert classes["cases with it"].tolist() == ["3"] * 6 + ["2", "3"]
-    for index, name in enumerate(NAMES):
+    for index, name in enumerate(PAPER.names):
         voxels = (label == index).sum()
         weight = label.size / (8 * voxels + 1)
         expected = ["3" if name != "gallbladder" else "2", f"{voxels:,}", f"{voxels / label.size * 100:.3f}"]
@@ -95,7 +96,7 @@ def test_the_scans_own_sizes_are_told_beside_the_prepared_ones(tmp_path):
 
 def test_percentiles_are_exact_and_missing_without_a_voxel(cases):
     only = [case for case in cases if case.id == "b"]
-    table = hu_percentiles(only, WINDOW)
+    table = hu_percentiles(only, PAPER, WINDOW)
     assert table.loc["gallbladder"].isna().all()
     values = np.load(only[0].image)[np.load(only[0].label) == 3].astype(float) * 1000 - 500
     assert np.array_equal(table.loc["liver"], np.percentile(values, PERCENTILES, method="inverted_cdf"))

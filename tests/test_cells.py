@@ -15,8 +15,7 @@ from lightning_dice.paper.published import TABLE1
 from lightning_dice.paper.remarks import remarks_on
 from lightning_dice.paper.statistics import compare_cells
 from lightning_dice.paper.table1 import grid_table, latex_table, markdown_table
-from tests.conftest import NAMES
-from tests.grids import write_pictures, write_run
+from tests.grids import PAPER, write_pictures, write_run
 from tests.test_config import composed
 from tests.test_report import CASES, cases_around, make_report
 
@@ -290,7 +289,7 @@ def test_cells_that_differ_in_more_than_their_names_are_told(tmp_path):
 
 def test_cells_tested_on_different_cases_or_classes_say_so(tmp_path):
     write_run(tmp_path, "uniform", 0.001, {f"c{i}": [0.9] * 8 for i in range(7)})
-    lacking = [math.nan if name == "vein" else 0.5 for name in NAMES]
+    lacking = [math.nan if name == "vein" else 0.5 for name in PAPER.names]
     write_run(tmp_path, "simple", 0.001, {f"c{i}": lacking for i in range(2, 7)})
     said = remarks_of(tmp_path)
     assert "tested on different cases (7 of uniform, 0.001; 5 of simple, 0.001)" in said
@@ -302,7 +301,7 @@ def test_cells_tested_on_different_cases_or_classes_say_so(tmp_path):
     assert of_fewer["printed"].notna().sum() == 11
     assert np.isnan(of_fewer.loc[["AVG", "MAX", "MIN", "vein"], "difference"].astype(float)).all()
     assert of_fewer.loc["liver", "difference"] == pytest.approx(50 - 73.4)
-    assert "50.0 (74.2)" in markdown_table(table.reset_index())
+    assert "50.0 (74.2)" in markdown_table(table.reset_index(), [])
 
 
 def test_latex_names_the_papers_cells_as_the_paper_and_others_as_text(tmp_path):

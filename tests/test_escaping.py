@@ -12,18 +12,18 @@ import pytest
 from markdown_it import MarkdownIt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from lightning_dice.data.card import write_card
 from lightning_dice.data.integrity import Finding
 from lightning_dice.data.layouts.nnunet import nnunet_cases
 from lightning_dice.data.store import prepare_cases
 from lightning_dice.data.volumes import Preparation
-from lightning_dice.paper.card import write_card
-from lightning_dice.paper.escaping import markdown, plotly
-from lightning_dice.paper.figure1 import learning_curves
 from lightning_dice.paper.segmentations import weighting_figure
-from lightning_dice.paper.slices import Pictured, slices_figure
-from tests.conftest import NAMES, PAPER, tiny_case
+from lightning_dice.pictures.curves import learning_curves
+from lightning_dice.pictures.escaping import markdown, plotly
+from lightning_dice.pictures.slices import Pictured, slices_figure
+from tests.conftest import tiny_case
 from tests.damaged import write_sound
-from tests.grids import write_pictures, write_run
+from tests.grids import PAPER, write_pictures, write_run
 from tests.test_paper import metrics
 from tests.test_report import make_report
 
@@ -156,9 +156,9 @@ def test_the_figures_are_drawn(reported):
 @pytest.mark.parametrize("name", HOSTILE)
 def test_every_picture_takes_every_name(name):
     hu, label = tiny_case(0)
-    row = Pictured(name, hu.astype(np.float32), label, label, (3.0, 3.0, 3.0))
-    figures = [learning_curves(metrics(True), name), slices_figure([row], name), weighting_figure(name, {name: row})]
-    for figure in figures:
+    row = Pictured(name, hu.astype(np.float32), label, label, (3.0, 3.0, 3.0), PAPER)
+    curves = learning_curves(metrics(True), PAPER, name)
+    for figure in (curves, slices_figure([row], name), weighting_figure(name, {name: row})):
         FigureCanvasAgg(figure).draw()
         texts = [figure.get_suptitle(), *(axis.get_title() for axis in figure.axes)]
         assert any(name in text.replace("\n", " ") for text in texts)
@@ -172,13 +172,14 @@ def card(tmp_path_factory) -> Path:
     ((case,), _) = prepare_cases(nnunet_cases(root), PAPER, Preparation(factor=2), folder / "store", workers=1)
     cases = [dataclasses.replace(case, id=name) for name in HOSTILE]
     findings = [Finding(name, f"{number}", "warning", name, name, name) for number, name in enumerate(HOSTILE)]
-    weights = {name: [1.0] * len(NAMES) for name in HOSTILE}
+    weights = {name: [1.0] * len(PAPER.names) for name in HOSTILE}
     write_card(
         folder,
         IMAGE,
         LINK,
         cases,
-        NAMES,
+        PAPER,
+        PAPER.names,
         (-500.0, 500.0),
         weights,
         findings,

@@ -27,7 +27,7 @@ from lightning_dice.data.scans import read_scan
 from lightning_dice.evaluate import evaluate
 from lightning_dice.naming import differences, flat, run_folder
 from lightning_dice.report import report
-from lightning_dice.runs import METRIC_COLUMNS, read_config
+from lightning_dice.runs import metric_columns, read_config
 from lightning_dice.train import train
 from tests.conftest import NAMES, tiny_case, write_nnunet
 from tests.ct_series import write_series
@@ -116,7 +116,7 @@ def check_run(run, config):
     assert not differences(read_config(run), plain(config)) or "loss._target_" in str(config.loss)
     assert run.folder == run_folder(read_config(run))
     metrics = pd.read_csv(run.metrics)
-    assert tuple(metrics.columns) == METRIC_COLUMNS
+    assert tuple(metrics.columns) == metric_columns(NAMES)
     for stage in ("train", "val"):
         steps = metrics.loc[metrics[f"{stage}/loss"].notna(), "step"]
         assert steps.is_unique
@@ -223,7 +223,7 @@ def test_files_of_a_run(clock, root, tmp_path):
     shutil.copytree(runs[0].folder, sound)
     names = ["config.yaml", "environment.json", "metrics.csv", "scores.csv", "summary.json", "cases.json", "DONE"]
     prediction = next(runs[0].predictions.iterdir()).relative_to(runs[0].folder)
-    names += ["checkpoints/last.ckpt", str(prediction)]
+    names += ["labels.json", "checkpoints/last.ckpt", str(prediction)]
     sweep = runs[0].folder.parent
     asked = OmegaConf.create({"sweep": str(sweep), "output": str(tmp_path / "report")})
 

@@ -89,7 +89,7 @@ def moments(folder: Path, seconds: float, draw: random.Random) -> dict[str, Call
         "while a checkpoint is written": lambda: found("checkpoints/.*last.ckpt"),
         "between a point and a validation": validating,
         "during the test": lambda: found("predictions/*.nii.gz"),
-        "while the summary is written": lambda: found("summary.json"),
+        "while the scores are written": lambda: found("scores.csv"),
     }
     waits = [draw.uniform(0.3, 1.0) * seconds for _ in range(RANDOM_KILLS)]
     return chosen | {f"after {wait:.1f} s": (lambda wait=wait: after(wait)) for wait in waits}

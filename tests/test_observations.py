@@ -8,8 +8,7 @@ import pytest
 from lightning_dice.paper.grid import read_grid
 from lightning_dice.paper.observations import CLAIMS, Part, observe, observe_printed
 from lightning_dice.paper.statistics import LEAST_CASES, contrast, wilcoxon
-from tests.conftest import NAMES
-from tests.grids import write_run
+from tests.grids import PAPER, write_run
 
 UNIFORM_BEST, SIMPLE_MOST, SQUARE_IMPROVES, STABLE = CLAIMS
 # Mean Dice in percent as the paper's text has it: uniform best at 0.001 and stable, simple improves most.
@@ -139,7 +138,7 @@ def test_a_contrast_is_a_paired_bootstrap_of_the_tables_difference(tmp_path):
     for loss, matrix in (("uniform", a), ("simple", b)):
         write_run(tmp_path, loss, 0.001, {f"c{i:02d}": row.tolist() for i, row in enumerate(matrix)})
     found = contrast(read_grid(tmp_path).cells[:2], [1, -1])
-    kept = [i for i in range(len(NAMES)) if i != 6]
+    kept = [i for i in range(len(PAPER.names)) if i != 6]
 
     def difference(draw) -> float:
         return 100 * (np.nanmean(a[draw][:, kept], axis=0) - np.nanmean(b[draw][:, kept], axis=0)).mean()

@@ -4,35 +4,34 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lightning_dice.data.seven import LABELS
 from lightning_dice.metrics import summarize
-from lightning_dice.paper.figure1 import learning_curves
-from lightning_dice.paper.slices import Pictured, richest_slice, slices_figure
-from lightning_dice.paper.table1 import classes_table, scores_table
-from lightning_dice.runs import METRIC_COLUMNS
-from tests.conftest import NAMES
+from lightning_dice.pictures.curves import learning_curves
+from lightning_dice.pictures.slices import Pictured, richest_slice, slices_figure
+from lightning_dice.pictures.tables import classes_table, scores_table
+from lightning_dice.runs import metric_columns
+from tests.grids import PAPER
 
 
 def metrics(with_validation: bool) -> pd.DataFrame:
-    rows = [{"step": s, "train/loss": -s, **{f"train/dice/{n}": 0.01 * s for n in NAMES}} for s in (10, 20, 30)]
+    rows = [{"step": s, "train/loss": -s, **{f"train/dice/{n}": 0.01 * s for n in PAPER.names}} for s in (10, 20, 30)]
     if with_validation:
         rows.append({"step": 20, "val/loss": -7.0, "val/dice/liver": 0.5})
-    return pd.DataFrame(rows, columns=METRIC_COLUMNS)
+    return pd.DataFrame(rows, columns=metric_columns(PAPER.names))
 
 
 def test_the_learning_curves_are_the_tables():
-    loss, train, val, *rest = learning_curves(metrics(True), "title").axes
+    loss, train, val, *rest = learning_curves(metrics(True), PAPER, "title").axes
     assert not rest
     assert loss.lines[0].get_xydata().tolist() == [[10, -10], [20, -20], [30, -30]]
     assert loss.lines[1].get_xydata().tolist() == [[20, -7]]
     curves = {line.get_label(): line for line in train.lines}
-    assert tuple(curves) == NAMES
+    assert tuple(curves) == PAPER.names
     assert curves["vein"].get_xydata().tolist() == [[10, 0.1], [20, 0.2], [30, 0.3]]
     assert {line.get_label(): line for line in val.lines}["liver"].get_xydata().tolist() == [[20, 0.5]]
 
 
 def test_the_learning_curves_do_without_validation():
-    assert len(learning_curves(metrics(False), "").axes) == 2
+    assert len(learning_curves(metrics(False), PAPER, "").axes) == 2
 
 
 def test_the_richest_slice_has_the_most_classes_and_then_the_most_of_the_smallest():
@@ -49,7 +48,7 @@ def test_slices_are_shown_as_radiologists_see_them():
     truth, prediction = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
     truth[5, 4, 3] = 3  # the patient's right, in front, at the top
     prediction[0, 0, 3] = 4
-    figure = slices_figure([Pictured("somebody", np.zeros(shape, np.float32), truth, prediction, spacing)])
+    figure = slices_figure([Pictured("somebody", np.zeros(shape, np.float32), truth, prediction, spacing, PAPER)])
     axial_truth, axial_prediction, coronal_truth, _ = figure.axes
     shown = axial_truth.images[1].get_array()
     assert shown.shape == (5, 6)
@@ -59,21 +58,23 @@ def test_slices_are_shown_as_radiologists_see_them():
     assert coronal_truth.images[1].get_array()[0, 0] == 3
     assert coronal_truth.get_aspect() == 3.0  # 3 mm high, 1 mm wide
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert legend == list(NAMES[1:])
+    assert legend == list(PAPER.names[1:])
 
 
 def test_colours_are_distinct():
-    assert len({label.colour for label in LABELS}) == len(LABELS)
+    assert len({label.colour for label in PAPER.labels}) == len(PAPER)
 
 
 def test_the_scores_table_holds_the_summary():
     score = {"jaccard": 0.25, "hd95_mm": 12.34, "surface_dice": 0.75}
-    dice = [math.nan if name == "vein" else 0.5 + 0.01 * i for i, name in enumerate(NAMES)]
-    rows = [{"case": c, "label": i, "name": NAMES[i], "dice": d, **score} for c in "ab" for i, d in enumerate(dice)]
+    dice = [math.nan if name == "vein" else 0.5 + 0.01 * i for i, name in enumerate(PAPER.names)]
+    rows = [
+        {"case": c, "label": i, "name": PAPER.names[i], "dice": d, **score} for c in "ab" for i, d in enumerate(dice)
+    ]
     lines = scores_table(summarize(pd.DataFrame(rows))).splitlines()
     assert lines[0].split() == ["Dice", "%", "Jaccard", "%", "HD95", "mm", "NSD", "3", "mm", "%", "cases"]
     table = {line.split("  ")[0].strip(): line.split()[-5:] for line in lines[1:]}
-    assert list(table) == [*NAMES, "AVG", "AVG organs", "MAX", "MIN"]
+    assert list(table) == [*PAPER.names, "AVG", "AVG organs", "MAX", "MIN"]
     assert table["liver"] == ["53.0", "25.0", "12.3", "75.0", "2"]
     assert table["vein"] == ["–", "25.0", "12.3", "75.0", "0"]
     assert table["MAX"][0] == "57.0"
@@ -86,14 +87,14 @@ def test_no_test_cases_give_no_table():
 
 
 def test_class_weights_are_shown_with_voxels_and_shares():
-    text = classes_table(NAMES, [900, 100, 0, 0, 0, 0, 0, 0], [1e-10, 2.5, 3, 4, 5, 6, 7, 8])
+    text = classes_table(PAPER.names, [900, 100, 0, 0, 0, 0, 0, 0], [1e-10, 2.5, 3, 4, 5, 6, 7, 8])
     lines = {line.split()[0]: line.split()[1:] for line in text.splitlines()[2:]}
     assert lines["background"] == ["900", "90.000", "1.000e-10"]
     assert lines["artery"] == ["100", "10.000", "2.500e+00"]
-    assert "weight" not in classes_table(NAMES, [1] * 8)
+    assert "weight" not in classes_table(PAPER.names, [1] * 8)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PAPER.names)
 def test_every_class_has_a_curve(name):
-    assert f"train/dice/{name}" in METRIC_COLUMNS
-    assert f"val/dice/{name}" in METRIC_COLUMNS
+    assert f"train/dice/{name}" in metric_columns(PAPER.names)
+    assert f"val/dice/{name}" in metric_columns(PAPER.names)

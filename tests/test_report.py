@@ -16,18 +16,18 @@ from matplotlib.image import imread
 
 from lightning_dice.config import config_folder
 from lightning_dice.errors import InputError
-from lightning_dice.paper import surfaces
 from lightning_dice.paper.figure1 import grid_curves
 from lightning_dice.paper.grid import read_grid
 from lightning_dice.paper.page import matrix_figure, page_html
 from lightning_dice.paper.published import ROWS, TABLE1
 from lightning_dice.paper.segmentations import picture, typical_case
-from lightning_dice.paper.slices import Pictured
 from lightning_dice.paper.statistics import compare_cells
 from lightning_dice.paper.table1 import grid_table
+from lightning_dice.pictures import surfaces
+from lightning_dice.pictures.slices import Pictured
 from lightning_dice.report import report
-from tests.conftest import NAMES, write_nifti
-from tests.grids import write_pictures, write_run
+from tests.conftest import write_nifti
+from tests.grids import PAPER, write_pictures, write_run
 
 # Means in percent, by cell; cases lie 4 points above and below, so that the means are exact.
 MEANS = {
@@ -73,7 +73,9 @@ def test_table_1_has_exactly_the_numbers(reported):
         organs = means[1:]
         averages = {"AVG": np.mean(means), "MAX": max(means), "MIN": min(means), "AVG organs": np.mean(organs)}
         expected = (
-            dict(zip(NAMES, means, strict=True)) | averages | {"MAX organs": max(organs), "MIN organs": min(organs)}
+            dict(zip(PAPER.names, means, strict=True))
+            | averages
+            | {"MAX organs": max(organs), "MIN organs": min(organs)}
         )
         assert ours["dice"].to_dict() == pytest.approx(expected)
         assert ours.loc["liver", "cases"] == 4
@@ -115,7 +117,7 @@ def test_table_1_in_latex_compiles(reported, tmp_path):
 
 def test_the_paired_tests_are_in_the_csv(reported):
     pairs = pd.read_csv(reported / "statistics.csv")
-    assert len(pairs) == 10 * (len(NAMES) + 1)
+    assert len(pairs) == 10 * (len(PAPER.names) + 1)
     liver = pairs[(pairs["row"] == "liver") & (pairs["cell_b"] == "square, 0.001")].iloc[0]
     assert liver["cell_a"] == "uniform, 0.001"
     assert liver["p"] == pytest.approx(0.125)  # four cases, all in one direction: 2 / 2⁴
@@ -268,13 +270,13 @@ def test_a_report_loads_no_torch():
 
 def test_surfaces_lie_where_the_label_map_has_them():
     grid = np.stack(np.meshgrid(*(np.arange(n) for n in (30, 32, 28)), indexing="ij"), axis=-1)
-    label = np.where(np.linalg.norm(grid - (14, 18, 12), axis=-1) < 8, NAMES.index("liver"), 0)
-    (liver,) = surfaces.surfaces_of(label, (2.0, 2.0, 3.0))
-    assert liver.name == "liver"
+    label = np.where(np.linalg.norm(grid - (14, 18, 12), axis=-1) < 8, PAPER.names.index("liver"), 0)
+    (liver,) = surfaces.surfaces_of(label, PAPER, (2.0, 2.0, 3.0))
+    assert liver.organ.name == "liver"
     assert liver.vertices.mean(axis=0) == pytest.approx([28, 36, 36], abs=0.5)  # mm
     assert np.ptp(liver.vertices, axis=0) == pytest.approx([31, 31, 46], abs=2.5)
     assert liver.triangles.max() == len(liver.vertices) - 1
-    (coarse,) = surfaces.surfaces_of(label, (2.0, 2.0, 3.0), keep=0.3)
+    (coarse,) = surfaces.surfaces_of(label, PAPER, (2.0, 2.0, 3.0), keep=0.3)
     assert len(coarse.triangles) < 0.5 * len(liver.triangles)
 
 
@@ -284,9 +286,9 @@ def test_renderings_look_from_the_front(has_gl, monkeypatch):
         pytest.skip("no off-screen GL here")
     monkeypatch.setattr(surfaces, "has_off_screen_gl", lambda: has_gl)
     label = np.zeros((40, 20, 40), np.uint8)
-    label[2:10, 6:14, 4:36] = NAMES.index("spleen")  # on the patient's left
-    label[30:38, 6:14, 24:36] = NAMES.index("stomach")  # on the right, above
-    found = surfaces.surfaces_of(label, (3.0, 3.0, 3.0))
+    label[2:10, 6:14, 4:36] = PAPER.names.index("spleen")  # on the patient's left
+    label[30:38, 6:14, 24:36] = PAPER.names.index("stomach")  # on the right, above
+    found = surfaces.surfaces_of(label, PAPER, (3.0, 3.0, 3.0))
     picture = surfaces.render(found, surfaces.bounds_of(found)).astype(int)
     blue, yellow = (
         np.argwhere(mask) for mask in (picture[..., 2] > picture[..., 0] + 60, picture[..., 0] > picture[..., 2] + 60)

@@ -9,17 +9,21 @@ import pandas as pd
 import pytest
 
 from lightning_dice.config import plain
+from lightning_dice.data.labels import label_set
 from lightning_dice.errors import InputError
 from lightning_dice.naming import run_folder
-from lightning_dice.runs import METRIC_COLUMNS, Run, read_config, read_json
+from lightning_dice.runs import Run, metric_columns, read_config, read_json, read_labels
 from lightning_dice.sessions import append_metrics, begin, cut_metrics, find_run, hold, mark_done, mark_failed
+from tests.grids import PAPER
 from tests.test_config import composed
 
 
 def open_run(config, data, from_step=0):
     """Begin, and leave a checkpoint as if some steps had been done."""
     run = find_run(config, data)
-    begin(run, config, data, {"case_1": "data.exclude"}, {"voxels": [7]}, {"from_step": from_step, "device": "cpu"})
+    begin(
+        run, config, data, PAPER, {"case_1": "data.exclude"}, {"voxels": [7]}, {"from_step": from_step, "device": "cpu"}
+    )
     run.checkpoints.mkdir(exist_ok=True)
     run.last.touch()
     return run
@@ -45,11 +49,11 @@ def test_a_new_run_writes_its_configuration_and_environment(config):
 
 def test_what_a_failed_start_left_does_not_block_the_corrected_command(config):
     run = find_run(config, "data")
-    begin(run, config, "data", {}, {}, {"from_step": 0})
+    begin(run, config, "data", PAPER, {}, {}, {"from_step": 0})
     append_metrics(run, 10, {"train/loss": 1.0})
     (run.folder / ".123-summary.json").touch()  # half-written
     mark_failed(run, ValueError("a loss that is none"))
-    begin(find_run(config, "other data"), config, "other data", {}, {}, {"from_step": 0})
+    begin(find_run(config, "other data"), config, "other data", PAPER, {}, {}, {"from_step": 0})
     environment = read_json(run.environment)
     assert (environment["data"], len(environment["sessions"])) == ("other data", 1)
     assert not run.failed.exists()
@@ -119,7 +123,7 @@ def test_curves_are_appended_and_cut_for_a_resumed_run(config):
     append_metrics(run, 10, {"val/loss": -0.75})
     append_metrics(run, 20, {"train/loss": -1e-9})
     table = pd.read_csv(run.metrics)
-    assert tuple(table.columns) == METRIC_COLUMNS
+    assert tuple(table.columns) == metric_columns(PAPER.names)
     assert table["step"].tolist() == [10, 10, 20]
     assert table["train/loss"].tolist()[::2] == [-0.5, -1e-9]
     assert table["val/loss"].notna().tolist() == [False, True, False]
@@ -189,3 +193,59 @@ def test_a_damaged_file_of_a_run_is_told_in_one_line(config, content):
 def test_what_is_not_a_run_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"no config\.yaml in it"):
         read_config(Run(tmp_path))
+
+
+def test_the_runs_classes_are_its_curves_columns(config):
+    kidneys = label_set("mine", {"kidney_left": None, "tumour": {"opacity": 0.5}})
+    run = find_run(config, "data")
+    begin(run, config, "data", kidneys, {}, {}, {"from_step": 0})
+    assert read_labels(run) == kidneys
+    append_metrics(run, 10, {"train/loss": 1.0, "val/dice/tumour": 0.5, "val/dice/liver": 0.25})
+    table = pd.read_csv(run.metrics)
+    assert list(table) == [
+        "step", "train/loss", "train/dice/background", "train/dice/kidney_left", "train/dice/tumour",
+        "val/loss", "val/dice/background", "val/dice/kidney_left", "val/dice/tumour",
+    ]  # fmt: skip
+    assert table.loc[0, "val/dice/tumour"] == 0.5
+    whole = run.metrics.read_text()
+    cut_metrics(run, 10)
+    assert run.metrics.read_text() == whole
+
+
+def test_a_run_without_a_file_of_its_classes_has_the_papers(tmp_path):
+    assert read_labels(Run(tmp_path)) == PAPER
+
+
+def test_a_run_that_goes_on_keeps_its_classes(config):
+    run = open_run(config, "data")
+    before = {file.name: file.read_bytes() for file in run.folder.iterdir() if file.is_file()}
+    with pytest.raises(InputError, match=r"the run's classes are background, artery, .* and the data's background, a;"):
+        begin(run, config, "data", label_set("mine", {"a": None}), {}, {}, {"from_step": 0})
+    assert {file.name: file.read_bytes() for file in run.folder.iterdir() if file.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda plain: None,
+        lambda plain: [],
+        lambda plain: plain | {"labels": []},
+        lambda plain: plain | {"labels": plain["labels"][1:]},
+        lambda plain: plain | {"labels": [{"name": "background"}, *plain["labels"][1:]]},
+        lambda plain: plain | {"labels": [*plain["labels"], {"name": "a", "colour": "red"}]},
+        lambda plain: plain | {"labels": [*plain["labels"], {"name": "a,b", "colour": "#000000"}]},
+        lambda plain: plain | {"labels": [*plain["labels"], {"name": "a", "colour": "#000000", "opacity": "much"}]},
+        lambda plain: plain | {"labels": [*plain["labels"], {"name": "a", "colour": "#000000", "opacity": 2}]},
+        lambda plain: plain | {"labels": [*plain["labels"], {"name": "a", "colour": "#000000", "weight": 2}]},
+    ],
+)
+def test_damaged_classes_are_told_in_one_line(tmp_path, damage):
+    run = Run(tmp_path)
+    run.labels.write_text(json.dumps(damage(PAPER.to_plain())))
+    with pytest.raises(InputError, match=r"labels\.json: no label set \(.+\); restore it") as refusal:
+        read_labels(run)
+    assert "\n" not in str(refusal.value)
+    for text in ("", "{", "\x00", "[" * 100_000):
+        run.labels.write_text(text)
+        with pytest.raises(InputError, match=r"labels\.json: no label set \(.+\); restore it"):
+            read_labels(run)

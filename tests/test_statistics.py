@@ -19,8 +19,7 @@ from lightning_dice.paper.statistics import (
     smallest_p,
     wilcoxon,
 )
-from tests.conftest import NAMES
-from tests.grids import write_run
+from tests.grids import PAPER, write_run
 
 
 def enumerated_p(difference: np.ndarray) -> float:
@@ -92,13 +91,13 @@ def test_too_few_cases_have_no_interval():
 def test_pairs_of_cells_are_compared_on_the_cases_that_both_have(tmp_path):
     good = {f"c{i}": [0.9 + i / 100] * 8 for i in range(6)}
     bad = {f"c{i}": [0.5 + i / 50] * 8 for i in range(6)}
-    bad["c0"][NAMES.index("gallbladder")] = math.nan
+    bad["c0"][PAPER.names.index("gallbladder")] = math.nan
     write_run(tmp_path, "uniform", 0.001, good)
     write_run(tmp_path, "simple", 0.001, bad)
     write_run(tmp_path, "square", 0.001, None)  # unfinished: takes no part
     cells = read_grid(tmp_path).cells
     pairs = compare_cells(cells)
-    assert len(pairs) == len(NAMES) + 1
+    assert len(pairs) == len(PAPER.names) + 1
     liver, gallbladder, mean = (pairs[pairs["row"] == row].iloc[0] for row in ("liver", "gallbladder", ORGANS_MEAN))
     assert (liver["cell_a"], liver["cell_b"], liver["cases"]) == ("uniform, 0.001", "simple, 0.001", 6)
     assert (liver["mean_a"], liver["mean_b"]) == pytest.approx((0.925, 0.55))

@@ -70,6 +70,8 @@ DAMAGES = [
     ("scores.csv", lambda text: text.replace("surface_dice", "nsd"), "not one column surface_dice"),
     ("scores.csv", lambda text: text.replace("0.485", "48.5", 1), "dice 48.5 of case 001 is out of range"),
     ("scores.csv", lambda text: text.replace("0.485", "much", 1), "column dice: could not convert string to float"),
+    ("labels.json", "{", "no label set"),
+    ("labels.json", '{"name": "x", "labels": [{"name": "liver", "colour": "#000000"}]}', "no label set"),
     ("cases.json", json.dumps({key: {} for key in [*CASES, "005"]}), "scores.csv: lacks case 005, unlike cases.json"),
     ("cases.json", json.dumps({key: {} for key in CASES[1:]}), "scores.csv: has case 001, unlike cases.json"),
 ]  # fmt: skip

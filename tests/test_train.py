@@ -15,10 +15,10 @@ from lightning_dice.data.datamodule import CTDataModule
 from lightning_dice.errors import InputError
 from lightning_dice.evaluate import evaluate
 from lightning_dice.module import load_network
-from lightning_dice.paper.table1 import scores_table
+from lightning_dice.pictures.tables import scores_table
 from lightning_dice.predict import predict
 from lightning_dice.prepare import prepare
-from lightning_dice.runs import METRIC_COLUMNS, SCORE_COLUMNS
+from lightning_dice.runs import SCORE_COLUMNS, metric_columns
 from lightning_dice.train import train
 from tests.conftest import NAMES, tiny_case, write_nifti, write_nnunet
 
@@ -50,7 +50,7 @@ def test_a_run_leaves_what_the_design_says(finished):
     files = {str(path.relative_to(finished.folder)) for path in finished.folder.rglob("*") if path.is_file()}
     assert {path for path in files if not path.startswith("tensorboard/")} == {
         "config.yaml", "environment.json", "metrics.csv", "scores.csv", "summary.json", "cases.json", "DONE",
-        "checkpoints/last.ckpt", "checkpoints/best.ckpt", "curves.png", "slices.png",
+        "labels.json", "checkpoints/last.ckpt", "checkpoints/best.ckpt", "curves.png", "slices.png",
         "predictions/case_1.nii.gz", "predictions/case_4.nii.gz",
     }  # fmt: skip
     *_, data, experiment, name = finished.folder.parts
@@ -62,7 +62,7 @@ def test_a_run_leaves_what_the_design_says(finished):
 
 def test_curves_stand_in_metrics_and_tensorboard(finished):
     table = pd.read_csv(finished.metrics)
-    assert tuple(table.columns) == METRIC_COLUMNS
+    assert tuple(table.columns) == metric_columns(NAMES)
     train_points, val_points = (table[table[f"{stage}/loss"].notna()] for stage in ("train", "val"))
     assert train_points["step"].tolist() == [1, 2, 3, 4, 5, 6]
     assert val_points["step"].tolist() == [2, 4, 6]

@@ -1,6 +1,7 @@
 """The cells of a grid, read from the folder that holds its runs: finished, unfinished, broken, or wrongly named."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,10 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from lightning_dice.data.seven import NAMES
+from lightning_dice.data.labels import LabelSet, told_names
 from lightning_dice.errors import InputError
 from lightning_dice.naming import OUR_LOSS, flat, setting_text
-from lightning_dice.paper.published import LOSS_SETTINGS, ROWS, TABLE1, WEIGHTINGS
+from lightning_dice.paper.published import CLASSES, LOSS_SETTINGS, ROWS, TABLE1, WEIGHTINGS
 from lightning_dice.paper.stored import StoredRun, read_run
 from lightning_dice.runs import Run
 
@@ -53,6 +54,7 @@ class Cell:
     Attributes:
         loss: the weighting; another loss goes by its class.
         lr: initial learning rate.
+        labels: the classes of all cells of the grid.
         variant: KEY=VALUE of the settings that differ from the preset; empty for the paper's own cells.
         runs: one per seed; they agree in all settings but that, and in the data. A cell without one is missing.
         left_out: runs that do not count, with the reason.
@@ -60,6 +62,7 @@ class Cell:
 
     loss: str
     lr: float
+    labels: LabelSet
     variant: str = ""
     runs: tuple[StoredRun, ...] = ()
     left_out: tuple[str, ...] = ()
@@ -77,8 +80,8 @@ class Cell:
 
     @property
     def printed(self) -> dict[str, float]:
-        """The paper's column, by row of Table 1; empty for a cell that the paper does not have."""
-        column = () if self.variant else TABLE1.get((self.loss, self.lr), ())
+        """The paper's column, by row of Table 1; empty for a cell that the paper does not have, or other classes."""
+        column = () if self.variant or not is_papers(self.labels) else TABLE1.get((self.loss, self.lr), ())
         return dict(zip(ROWS, column, strict=bool(column)))
 
     @property
@@ -120,16 +123,27 @@ class Cell:
         return int(((counts > 0) & (counts < len(self.finished))).sum())
 
     def matrix(self, score: str = "dice") -> pd.DataFrame:
-        """Cases × classes, in the paper's order of classes; NaN where undefined."""
-        return self.scores.pivot(index="case", columns="name", values=score).reindex(columns=NAMES).astype(float)
+        """Cases × classes; NaN where undefined."""
+        names = self.labels.names
+        return self.scores.pivot(index="case", columns="name", values=score).reindex(columns=names).astype(float)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Cells, the paper's six first and in its order, though they may be missing; and what is odd about the folders."""
+    """Cells, the paper's six first and in its order, though they may be missing; and what is odd about the folders.
+
+    Attributes:
+        labels: the classes of all runs that count.
+    """
 
     cells: tuple[Cell, ...]
+    labels: LabelSet
     remarks: tuple[str, ...]
+
+
+def is_papers(labels: LabelSet) -> bool:
+    """Whether the paper's printed values and claims are of these classes."""
+    return set(labels.names) == set(CLASSES)
 
 
 def read_grid(folder: Path | str) -> Grid:
@@ -138,7 +152,7 @@ def read_grid(folder: Path | str) -> Grid:
     A run belongs to the cell that its configuration describes; a folder's name that says otherwise is remarked upon.
     Further settings come from the name, which alone tells them from the preset's; what all runs have in common, besides
     settings of loss and optimiser, is the experiment's, and makes no cell another. Of several runs of one cell and
-    seed, which `rerun=true` leaves, the last finished one counts.
+    seed, which `rerun=true` leaves, the last finished one counts. Runs of other classes than most are left out.
 
     Raises:
         InputError: no such folder, or no run in it that can be read.
@@ -168,15 +182,31 @@ def read_grid(folder: Path | str) -> Grid:
         reasons = [reason.partition(": ")[2] for reasons in broken.values() for reason in reasons]
         what = f"no run in it can be read: {'; '.join(reasons)}" if reasons else "no run in it"
         raise InputError(f"sweep={folder}: {what}; expected folders such as loss=simple,lr=0.01,seed=0")
-    common = _common([*found, *broken])
+    labels = _most_common_labels([run for runs in found.values() for run in runs])
+    strange: dict[Key, list[str]] = {}
+    for key, runs in found.items():
+        strange[key] = [
+            f"seed {run.seed}: {run.state}, left out, of other classes ({told_names(run.labels.names)})"
+            for run in runs
+            if run.labels.names != labels.names
+        ]
+        found[key] = [run for run in runs if run.labels.names == labels.names]
+    common = _common([*(key for key, runs in found.items() if runs), *broken])
     if common:
         remarks.append(f"All runs have {', '.join(common)}.")
-    cells: dict[Key, Cell] = {(*key, ()): Cell(*key) for key in TABLE1}
+    cells: dict[Key, Cell] = {(*key, ()): Cell(*key, labels) for key in TABLE1}
     for loss, lr, parts in sorted(found.keys() | broken.keys(), key=lambda key: (key[0] not in WEIGHTINGS, *key)):
         variant = tuple(part for part in parts if part not in common)
-        runs, reasons = found.get((loss, lr, parts), ()), broken.get((loss, lr, parts), ())
-        cells[loss, lr, variant] = _cell((loss, lr, ", ".join(variant)), runs, reasons)
-    return Grid(tuple(cells.values()), tuple(map(_one_line, remarks)))
+        key = loss, lr, parts
+        reasons = [*broken.get(key, ()), *strange.get(key, ())]
+        cells[loss, lr, variant] = _cell((loss, lr, labels, ", ".join(variant)), found.get(key, ()), reasons)
+    return Grid(tuple(cells.values()), labels, tuple(map(_one_line, remarks)))
+
+
+def _most_common_labels(runs: Sequence[StoredRun]) -> LabelSet:
+    """Of the most runs; of several, the first."""
+    counts = Counter(run.labels.names for run in runs)
+    return max((run.labels for run in runs), key=lambda labels: counts[labels.names])
 
 
 def _common(keys: Sequence[Key]) -> list[str]:
@@ -206,9 +236,9 @@ def differing(a: StoredRun, b: StoredRun, ignored: Sequence[str] = ()) -> list[s
     return texts
 
 
-def _cell(key: tuple[str, float, str], runs: Sequence[StoredRun], broken: Sequence[str]) -> Cell:
+def _cell(key: tuple[str, float, LabelSet, str], runs: Sequence[StoredRun], reasons: Sequence[str]) -> Cell:
     """Of runs in the order of their reruns, one per seed, those that agree with the most others."""
-    left_out = list(broken)
+    left_out = list(reasons)
     by_seed: dict[int, StoredRun] = {}
     for seed in sorted({run.seed for run in runs}):
         own = [run for run in runs if run.seed == seed]

@@ -7,7 +7,6 @@ import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +18,30 @@ from plotly.colors import qualitative
 from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
-from lightning_dice.data.seven import LABELS, NAMES
-from lightning_dice.paper.escaping import plotly
-from lightning_dice.paper.figure1 import STAGES
+from lightning_dice.data.labels import BACKGROUND_NAME
 from lightning_dice.paper.grid import Cell
 from lightning_dice.paper.observations import Observation
 from lightning_dice.paper.published import TABLE1
 from lightning_dice.paper.segmentations import organ_means
-from lightning_dice.paper.slices import SOFT_TISSUE_HU, Pictured
 from lightning_dice.paper.statistics import ORGANS_MEAN, SIGNIFICANT
-from lightning_dice.paper.surfaces import surfaces_of
+from lightning_dice.pictures.curves import STAGES, dashes
+from lightning_dice.pictures.escaping import plotly
+from lightning_dice.pictures.legend import MOST_TOLD
+from lightning_dice.pictures.slices import SOFT_TISSUE_HU, Pictured
+from lightning_dice.pictures.surfaces import surfaces_of
 
 TEMPLATE = Path(__file__).with_name("page.html")
 WORST = 2  # cases per cell that the page lists
 KEEP_TRIANGLES = 0.35  # of the surfaces in the 3D view
 TITLE_WIDTH = 24  # characters over a column of curves
 COLUMN_PIXELS = 190  # where there are more of them than fit on the page
+ORGAN_PIXELS = 80  # of the distributions, likewise
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#56B4E9", "#D55E00", "#CC79A7")  # for the paper's six cells
 CELL_COLOURS = (*OKABE_ITO, *qualitative.Dark24)
+PRINTED = "; below them the paper's value and ours minus it"
+CLAIMS = """<h3>The paper's claims</h3>
+<p>Here a claim holds, or does not, if the paired 95 % intervals over patients say so (differences of AVG in points);
+else it is undecided. The printed table has no intervals, and shows a direction only.</p>"""
 PLACEHOLDER = re.compile("<!--([A-Z]+)-->")
 Pictures = Mapping[str, Mapping[str, Pictured]]  # case → cell → picture
 
@@ -52,15 +57,16 @@ def page_html(
     """The page.
 
     Args:
-        cells: of the grid.
+        cells: of the grid, at least one.
         table: `table1.grid_table`.
         pairs: `statistics.compare_cells`.
         lines: paragraphs of text by their heading: the summary, the ranking, the notes.
-        observations: each on our numbers and on the printed ones, whose means alone are known.
+        observations: each on our numbers and on the printed ones, whose means alone are known; none of a grid of other
+            classes than the paper's.
         pictures: what the slices and the 3D view show.
     """
     data = {
-        "labels": [asdict(label) for label in LABELS],
+        "labels": [{"name": label.name, "colour": label.rgb} for label in cells[0].labels.labels],
         "cases": {case: _case(by_cell) for case, by_cell in pictures.items()},
         "figures": {name: json.loads(figure.to_json()) for name, figure in _figures(cells, pairs).items()},
     }
@@ -68,8 +74,10 @@ def page_html(
         "SUMMARY": "".join(
             f"<h3>{html.escape(title)}</h3><ul>{''.join(f'<li>{html.escape(line)}</li>' for line in said)}</ul>"
             for title, said in lines.items()
+            if said
         ),
-        "OBSERVATIONS": _observations(observations),
+        "CLAIMS": _claims(observations) if observations else "",
+        "PRINTED": PRINTED if table["printed"].notna().any() else "",
         "TABLE": _table(table),
         "WORST": _worst(cells, pictures),
         "CELLS": "".join(map(_cell, cells)),
@@ -118,14 +126,16 @@ def _curves(cells: Sequence[Cell]) -> go.Figure:
     begun = next(column for column, cell in enumerate(cells, start=1) if cell.runs)  # the legend is of its lines
     for column, cell in enumerate(cells, start=1):
         for (row, stage), run in itertools.product(enumerate(STAGES, start=2), cell.runs[:1]):
-            lines = {"loss": (1, "black")} | {f"dice/{label.name}": (row, f"rgb{label.colour}") for label in LABELS}
-            for key, (place, colour) in lines.items():
+            lines = {"loss": (1, "black", "dot" if stage == "val" else "solid")}
+            for label, dash in zip(cell.labels.labels, dashes(cell.labels), strict=True):
+                lines[f"dice/{label.name}"] = row, label.colour, dash
+            for key, (place, colour, dash) in lines.items():
                 points = run.metrics[["step", f"{stage}/{key}"]].dropna()
                 name = f"loss, {stage}" if key == "loss" else key.removeprefix("dice/")
                 is_told = column == begun and (key == "loss" or stage == "train")
                 figure.add_scatter(
                     x=points["step"], y=points[f"{stage}/{key}"], name=name, legendgroup=name, showlegend=is_told,
-                    line={"color": colour, "dash": "dot" if name == "loss, val" else "solid"}, row=place, col=column,
+                    line={"color": colour, "dash": dash}, row=place, col=column,
                 )  # fmt: skip
     for row, stage in enumerate(STAGES, start=2):
         figure.update_yaxes(range=[0, 1.01], row=row)
@@ -139,16 +149,17 @@ def _curves(cells: Sequence[Cell]) -> go.Figure:
 
 
 def _distributions(cells: Sequence[Cell]) -> go.Figure:
-    figure = go.Figure()
+    figure, names = go.Figure(), cells[0].labels.names
+    width = ORGAN_PIXELS * (len(names) - 1) if len(names) > MOST_TOLD + 1 else None
     for cell, colour in zip(cells, CELL_COLOURS * len(cells), strict=False):
-        organs = cell.scores[cell.scores["name"] != NAMES[0]]
+        organs = cell.scores[cell.scores["name"] != BACKGROUND_NAME]
         figure.add_box(x=organs["name"], y=organs["dice"], name=plotly(cell.name), text=organs["case"].map(plotly),
                        boxpoints="all", jitter=0.4, pointpos=0, marker={"size": 4, "color": colour})  # fmt: skip
     return (
         _styled(figure, 460)
-        .update_layout(boxmode="group")
+        .update_layout(boxmode="group", width=width)
         .update_yaxes(title_text="Dice", range=[-0.02, 1.02])
-        .update_xaxes(categoryorder="array", categoryarray=NAMES)
+        .update_xaxes(categoryorder="array", categoryarray=names)
     )
 
 
@@ -167,7 +178,7 @@ def _case(by_cell: Mapping[str, Pictured]) -> dict[str, Any]:
         "spacing": first.spacing_mm,
         "ct": _packed(ct),
         "labels": {name: _packed(label.astype(np.uint8)) for name, label in labels.items()},
-        "surfaces": {name: _meshes(label, first.spacing_mm) for name, label in labels.items()},
+        "surfaces": {name: _meshes(label, first) for name, label in labels.items()},
     }
 
 
@@ -177,13 +188,14 @@ def _packed(volume: np.ndarray) -> str:
     return base64.b64encode(gzip.compress(slices.tobytes(), mtime=0)).decode()
 
 
-def _meshes(label: np.ndarray, spacing_mm: Sequence[float]) -> list[dict[str, Any]]:
+def _meshes(label: np.ndarray, shown: Pictured) -> list[dict[str, Any]]:
     traces = []
-    for surface in surfaces_of(label, spacing_mm, KEEP_TRIANGLES):
+    for surface in surfaces_of(label, shown.labels, shown.spacing_mm, KEEP_TRIANGLES):
         corners = dict(zip("ijk", surface.triangles.T, strict=True))
         places = dict(zip("xyz", surface.vertices.T, strict=True))
-        mesh = go.Mesh3d(**places, **corners, name=surface.name, color=f"rgb{surface.colour}", hoverinfo="name")
-        mesh.update(opacity=0.45 if surface.name == "liver" else 1.0, showlegend=True, flatshading=False)
+        organ = surface.organ
+        mesh = go.Mesh3d(**places, **corners, name=organ.name, color=organ.colour, hoverinfo="name")
+        mesh.update(opacity=organ.opacity, showlegend=True, flatshading=False)
         traces.append(json.loads(go.Figure(mesh).to_json())["data"][0])
     return traces
 
@@ -212,14 +224,14 @@ def _table(table: pd.DataFrame) -> str:
     return f"<table id='table1'><thead><tr>{first}{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
 
 
-def _observations(observations: Sequence[tuple[Observation, Observation]]) -> str:
+def _claims(observations: Sequence[tuple[Observation, Observation]]) -> str:
     rows = "".join(
         f"<tr><th scope='row'>{html.escape(ours.claim)}</th><td><b>{ours.answer}</b><small>{html.escape(ours.figures)}"
         f"</small></td><td><b>{printed.answer}</b><small>{html.escape(printed.figures)}</small></td></tr>"
         for ours, printed in observations
     )
     head = "<tr><th>claim</th><th>here, by intervals</th><th>Table 1, by its means alone</th></tr>"
-    return f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
+    return f"{CLAIMS}<div class='wide'><table><thead>{head}</thead><tbody>{rows}</tbody></table></div>"
 
 
 def _worst(cells: Sequence[Cell], pictures: Pictures) -> str:
@@ -232,7 +244,7 @@ def _worst(cells: Sequence[Cell], pictures: Pictures) -> str:
             data = f'data-case="{html.escape(case)}" data-cell="{html.escape(name)}"'
             text = html.escape(text)
             items.append(f'<li><a href="#viewer" {data}>{text}</a></li>' if is_shown else f"<li>{text}</li>")
-    return f"<ul>{''.join(items)}</ul>"
+    return f"<h3>Worst cases</h3><ul>{''.join(items)}</ul>" if items else ""
 
 
 def _cell(cell: Cell) -> str:

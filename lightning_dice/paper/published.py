@@ -7,6 +7,7 @@ LOSS_SETTINGS = {"epsilon": 1.0, "pool": "batch", "smooth": 0.0, "normalize": No
 ROWS = (
     "background", "artery", "vein", "liver", "spleen", "stomach", "gallbladder", "pancreas", "AVG", "MAX", "MIN",
 )  # fmt: skip
+CLASSES = ROWS[:-3]
 # Dice in percent, in the order of ROWS.
 TABLE1 = {
     ("uniform", 0.001): (99.9, 80.4, 78.6, 96.5, 94.7, 96.3, 77.3, 82.7, 88.3, 99.9, 77.3),

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from lightning_dice.data.seven import NAMES
-from lightning_dice.paper.grid import DIGEST, Cell, Grid, differing
+from lightning_dice.data.labels import told_names
+from lightning_dice.paper.grid import DIGEST, Cell, Grid, differing, is_papers
 from lightning_dice.paper.statistics import LEAST_CASES, ORGANS_MEAN, smallest_p
 
 MOST_NAMED = 5  # cases in a remark
@@ -89,12 +89,14 @@ def _cases(finished: Sequence[Cell], pairs: pd.DataFrame) -> list[str]:
 def _classes(finished: Sequence[Cell]) -> list[str]:
     said = []
     for cell in finished:
+        names = cell.labels.names
         defined = cell.matrix().notna().any()
         if not defined.all() and len(cell.scores):
-            lacking = [name for name in NAMES if not defined[name]]
+            lacking = [name for name in names if not defined[name]]
+            unlike = ", and do not compare with the paper's" if is_papers(cell.labels) else ""
             said.append(
-                f"{cell.name}: AVG, MAX and MIN are over {defined.sum()} of {len(NAMES)} classes, without "
-                f"{', '.join(lacking)}, and do not compare with the paper's."
+                f"{cell.name}: AVG, MAX and MIN are over {defined.sum()} of {len(names)} classes, without "
+                f"{told_names(lacking)}{unlike}."
             )
     return said
 

@@ -3,17 +3,18 @@
 import textwrap
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lightning_dice.data.seven import NAMES, NUM_CLASSES
-from lightning_dice.paper.escaping import LITERAL
 from lightning_dice.paper.grid import Cell
-from lightning_dice.paper.slices import Pictured, draw_slice, organ_legend, read_pictured, richest_slice
-from lightning_dice.paper.surfaces import bounds_of, render, surfaces_of
+from lightning_dice.pictures.escaping import LITERAL
+from lightning_dice.pictures.legend import organ_legend
+from lightning_dice.pictures.slices import Pictured, draw_slice, read_pictured, richest_slice
+from lightning_dice.pictures.surfaces import bounds_of, render, surfaces_of
 from lightning_dice.runs import read_json
 
 TITLE_WIDTH = 48  # characters over a column
@@ -34,7 +35,7 @@ def typical_case(cells: Sequence[Cell]) -> str | None:
 
 def organ_means(cells: Sequence[Cell]) -> pd.DataFrame:
     """Cases × cells: the mean Dice of a case's organs."""
-    return pd.DataFrame({c.name: c.matrix()[list(NAMES[1:])].mean(axis=1) for c in cells if c.finished})
+    return pd.DataFrame({c.name: c.matrix().iloc[:, 1:].mean(axis=1) for c in cells if c.finished})
 
 
 def picture(cell: Cell, case: str) -> Pictured | str:
@@ -58,13 +59,13 @@ def picture(cell: Cell, case: str) -> Pictured | str:
     except (OSError, EOFError, ValueError, zlib.error, nib.filebasedimages.ImageFileError) as error:
         return f"{file}: broken ({error})"
     try:
-        found = read_pictured(case, *names, label, spacing_mm, (low, high))
+        found = read_pictured(case, *names, label, spacing_mm, (low, high), cell.labels)
     except (OSError, EOFError, ValueError, TypeError) as error:
         return f"{' or '.join(map(str, names))}: broken ({error})"
     shapes = {found.hu.shape, found.truth.shape, label.shape}
-    if len(shapes) > 1 or label.ndim != 3 or not np.isin((found.truth, label), np.arange(NUM_CLASSES)).all():
+    if len(shapes) > 1 or label.ndim != 3 or not np.isin((found.truth, label), np.arange(len(cell.labels))).all():
         return f"{file}: broken (no label map of the classes on the grid of {names[0]})"
-    return found
+    return replace(found, truth=found.truth.astype(np.uint8), prediction=label.astype(np.uint8))
 
 
 def weighting_figure(loss: str, pictures: dict[str, Pictured]) -> Figure:
@@ -76,17 +77,19 @@ def weighting_figure(loss: str, pictures: dict[str, Pictured]) -> Figure:
     """
     first = next(iter(pictures.values()))
     columns = {"truth": first.truth, **{name: row.prediction for name, row in pictures.items()}}
-    surfaces = {name: surfaces_of(label, first.spacing_mm) for name, label in columns.items()}
-    bounds_mm = bounds_of(surfaces["truth"] or surfaces_of(np.ones_like(first.truth), first.spacing_mm))
+    surfaces = {name: surfaces_of(label, first.labels, first.spacing_mm) for name, label in columns.items()}
+    whole = np.ones_like(first.truth)
+    bounds_mm = bounds_of(surfaces["truth"] or surfaces_of(whole, first.labels, first.spacing_mm))
     figure = Figure(figsize=(4.2 * len(columns), 7.4), layout="constrained")
     figure.suptitle(f"{loss} weights, {first.case}", **LITERAL)
     axes = figure.subplots(2, len(columns))
     place = richest_slice(first.truth, 2)
+    drawn = {index for label in columns.values() for index in np.unique(label).tolist()}
     for (name, label), column in zip(columns.items(), axes.T, strict=True):
         draw_slice(column[0], first, label, "axial", place)
         title = name if name == "truth" else f"learning rate {name}"
         column[0].set_title(textwrap.fill(title, TITLE_WIDTH), fontsize=10, **LITERAL)
         column[1].imshow(render(surfaces[name], bounds_mm))
         column[1].set_axis_off()
-    organ_legend(figure)
+    organ_legend(figure, first.labels, drawn)
     return figure

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from lightning_dice.data.seven import NAMES
 from lightning_dice.paper.grid import Cell
 
 CONFIDENCE = 0.95
@@ -143,12 +142,13 @@ def compare_cells(cells: Sequence[Cell]) -> pd.DataFrame:
         correction is over the pairs of a row.
     """
     matrices = {cell.name: cell.matrix() for cell in cells if cell.finished}
-    pairs: dict[str, list[tuple]] = {row: [] for row in (*NAMES, ORGANS_MEAN)}
+    names = cells[0].labels.names
+    pairs: dict[str, list[tuple]] = {row: [] for row in (*names, ORGANS_MEAN)}
     for (name_a, a), (name_b, b) in itertools.combinations(matrices.items(), 2):
         cases = a.index.intersection(b.index)
         common = [matrix.loc[cases] for matrix in (a, b)]
-        organs = [name for name in _defined(common) if name in NAMES[1:]]
-        rows = {name: [matrix[name] for matrix in common] for name in NAMES}
+        organs = [name for name in _defined(common) if name in names[1:]]
+        rows = {name: [matrix[name] for matrix in common] for name in names}
         rows[ORGANS_MEAN] = [matrix[organs].mean(axis=1) for matrix in common]
         for row, columns in rows.items():
             both = pd.concat(columns, axis=1).dropna().to_numpy(float)
@@ -172,7 +172,7 @@ def ranking(cells: Sequence[Cell], pairs: pd.DataFrame) -> list[str]:
     Where cells were tested on different cases or organs, which makes the order no comparison, each sentence says on
     how many.
     """
-    matrices = {cell.name: cell.matrix()[list(NAMES[1:])] for cell in cells if len(cell.scores)}
+    matrices = {cell.name: cell.matrix()[list(cell.labels.names[1:])] for cell in cells if len(cell.scores)}
     means = {name: float(matrix.mean().mean()) for name, matrix in matrices.items()}
     tested = {name: (*matrix.index, *_defined([matrix])) for name, matrix in matrices.items()}
     is_alike = len(set(tested.values())) <= 1

@@ -4,17 +4,17 @@ import csv
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from lightning_dice.data.seven import NAMES
+from lightning_dice.data.labels import LabelSet
 from lightning_dice.errors import InputError
 from lightning_dice.naming import OUR_LOSS, loss_name
-from lightning_dice.runs import METRIC_COLUMNS, SCORE_COLUMNS, Run, read_config
+from lightning_dice.runs import SCORE_COLUMNS, Run, metric_columns, read_config, read_labels
 
 TEXTS = ("case", "name")  # columns of scores.csv that are no numbers
 HIGHEST = {"dice": 1.0, "jaccard": 1.0, "hd95_mm": math.inf, "surface_dice": 1.0}  # from 0
@@ -28,6 +28,7 @@ class StoredRun:
     Attributes:
         run: its folder.
         config: `config.yaml`.
+        labels: its classes.
         data: fingerprint of the data; None if there is no `environment.json`.
         is_done: whether it finished.
         metrics: the curves so far; no rows where there are none yet.
@@ -37,6 +38,7 @@ class StoredRun:
 
     run: Run
     config: dict[str, Any]
+    labels: LabelSet
     data: str | None
     is_done: bool
     metrics: pd.DataFrame
@@ -65,7 +67,7 @@ class StoredRun:
         step = int(self.metrics["step"].max()) if len(self.metrics) else 0
         at = f"step {step} of {self.config['trainer']['max_steps']}"
         if len(self.metrics):
-            organs = self.metrics[[f"val/dice/{name}" for name in NAMES[1:]]].dropna(how="all").mean(axis=1)
+            organs = self.metrics[[f"val/dice/{name}" for name in self.labels.names[1:]]].dropna(how="all").mean(axis=1)
             loss = self.metrics["train/loss"].dropna()
             at += f", loss {loss.iloc[-1]:.3g}" if len(loss) else ""
             at += f", validation Dice {organs.iloc[-1]:.3f}" if len(organs) else ""
@@ -80,28 +82,26 @@ def read_run(run: Run) -> StoredRun:
     Raises:
         InputError: a file that is damaged or contradicts another one; a line that begins with its folder and name.
     """
-    config = _config(run)
+    config, labels = _config(run), _read(read_labels, run, run.labels)
     environment, failure = _json(run.environment), _json(run.failed)
     if failure and not {"error", "reason"} <= failure.keys():
         raise _broken(run.failed, "lacks error or reason")
-    metrics = pd.DataFrame(columns=METRIC_COLUMNS, dtype=float)
+    columns = metric_columns(labels.names)
+    metrics = pd.DataFrame(columns=columns, dtype=float)
     if run.metrics.is_file():
-        metrics = _table(run.metrics, METRIC_COLUMNS)
+        metrics = _table(run.metrics, columns)
         if metrics["step"].isna().any():
             raise _broken(run.metrics, "a point without a step")
     is_done = run.done.is_file()
     _json(run.done)  # which must be whole
-    scores = _scores(run) if is_done else None
-    return StoredRun(run, config, environment.get("data"), is_done, metrics, scores, failure)
+    scores = _scores(run, labels) if is_done else None
+    return StoredRun(run, config, labels, environment.get("data"), is_done, metrics, scores, failure)
 
 
 def _config(run: Run) -> dict[str, Any]:
     if not run.config.is_file():
         raise _broken(run.config, "not there")
-    try:
-        config = read_config(run)
-    except InputError as error:
-        raise _broken(run.config, str(error).removeprefix(f"{run.config}: ")) from None
+    config = _read(read_config, run, run.config)
     for key, kind in NEEDED.items():
         value = _at(config, key)
         if value is None:
@@ -116,6 +116,13 @@ def _config(run: Run) -> dict[str, Any]:
     if "." not in target or "," in target:
         raise _broken(run.config, f"loss._target_={target!r}: expected module.Class")
     return config
+
+
+def _read(reader: Callable[[Run], Any], run: Run, file: Path) -> Any:
+    try:
+        return reader(run)
+    except InputError as error:
+        raise _broken(file, str(error).removeprefix(f"{file}: ")) from None
 
 
 def _at(config: Any, key: str) -> Any:
@@ -141,7 +148,7 @@ def _json(file: Path) -> dict[str, Any]:
     return content
 
 
-def _scores(run: Run) -> pd.DataFrame | None:
+def _scores(run: Run, labels: LabelSet) -> pd.DataFrame | None:
     """Of a finished run; every case with every class exactly once, and the cases those that the other files name."""
     counted, named = _json(run.summary).get("cases", 0), _json(run.cases)
     if not run.scores.is_file():
@@ -154,11 +161,11 @@ def _scores(run: Run) -> pd.DataFrame | None:
     for score, highest in HIGHEST.items():
         if len(odd := scores[~scores[score].between(0, highest) & scores[score].notna()]):
             raise _broken(run.scores, f"{score} {odd[score].iloc[0]:g} of case {odd['case'].iloc[0]} is out of range")
-    classes = dict(enumerate(NAMES))
+    classes = dict(enumerate(labels.names))
     for case, rows in scores.groupby("case"):
         if sorted(zip(rows["label"], rows["name"], strict=True)) != sorted(classes.items()):
             raise _broken(
-                run.scores, f"case {case} has {len(rows)} rows; expected one for each of the {len(NAMES)} classes"
+                run.scores, f"case {case} has {len(rows)} rows; expected one for each of the {len(labels)} classes"
             )
     cases = set(scores["case"])
     if named and cases != named.keys():

@@ -1,42 +1,17 @@
-"""The paper's Table 1: for one run on the terminal, and for a grid beside the printed one; and the class weights."""
+"""The paper's Table 1 for a grid, beside the printed one where the classes are the paper's."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lightning_dice.data.seven import NAMES
-from lightning_dice.paper.escaping import markdown
 from lightning_dice.paper.grid import Cell
-from lightning_dice.paper.published import NOTES, RATES, ROWS, WEIGHTINGS
-from lightning_dice.paper.statistics import bootstrap_interval
+from lightning_dice.paper.published import RATES, WEIGHTINGS
+from lightning_dice.paper.statistics import ORGANS_MEAN, bootstrap_interval
+from lightning_dice.pictures.escaping import markdown
 
-COLUMNS = {"dice": "Dice %", "jaccard": "Jaccard %", "hd95_mm": "HD95 mm", "surface_dice": "NSD 3 mm %"}
-MEANS = {"avg": "AVG", "avg_without_background": "AVG organs", "max": "MAX", "min": "MIN"}
-ORGAN_ROWS = ("AVG organs", "MAX organs", "MIN organs")  # without background; the paper has them with it
-
-
-def scores_table(summary: dict[str, Any]) -> str:
-    """A run's `summary.json` as text; a dash where a score is undefined in all cases."""
-    if "classes" not in summary:
-        return "no test cases, no table"
-    rows = {**summary["classes"], **{title: summary[key] for key, title in MEANS.items()}}
-    table = pd.DataFrame.from_dict(rows, orient="index")[[*COLUMNS, "cases"]].astype(float)
-    table[[c for c in COLUMNS if c != "hd95_mm"]] *= 100
-    formats = dict.fromkeys(COLUMNS.values(), "{:.1f}".format) | {"cases": "{:.0f}".format}
-    return table.rename(columns=COLUMNS).to_string(formatters=formats, na_rep="–")
-
-
-def classes_table(names: Sequence[str], voxels: Sequence[int], weights: Sequence[float] | None = None) -> str:
-    """Voxels, their share and, if given, the weight of each class, as text."""
-    table = pd.DataFrame({"voxels": voxels}, index=pd.Index(names, name="class"))
-    table["share %"] = table["voxels"] / table["voxels"].sum() * 100
-    formats = {"voxels": "{:,}".format, "share %": "{:.3f}".format}
-    if weights is not None:
-        table["weight"] = list(weights)
-        formats["weight"] = "{:.3e}".format  # from 10⁻¹⁰ to 10³
-    return table.to_string(formatters=formats)
+MEAN_ROWS = ("AVG", "MAX", "MIN")  # as the paper has them, with background
+ORGAN_ROWS = (ORGANS_MEAN, "MAX organs", "MIN organs")  # without it
 
 
 def grid_table(cells: Sequence[Cell]) -> pd.DataFrame:
@@ -50,14 +25,15 @@ def grid_table(cells: Sequence[Cell]) -> pd.DataFrame:
     """
     rows = []
     for cell in cells:
+        names = cell.labels.names
         dice, jaccard = cell.matrix("dice") * 100, cell.matrix("jaccard") * 100
         values, overlaps = (_column(matrix) for matrix in (dice, jaccard))
-        for row in (*ROWS, *ORGAN_ROWS):
-            classes = [row] if row in NAMES else list(NAMES if row == "AVG" else NAMES[1:])
-            has_interval = row in NAMES or row.startswith("AVG")
+        for row in (*names, *MEAN_ROWS, *ORGAN_ROWS):
+            classes = [row] if row in names else list(names if row == "AVG" else names[1:])
+            has_interval = row in names or row.startswith("AVG")
             low, high = bootstrap_interval(dice[classes].to_numpy()) if has_interval else (np.nan, np.nan)
             printed = cell.printed.get(row, np.nan)
-            of_all = row in NAMES or dice.notna().any().all()
+            of_all = row in names or dice.notna().any().all()
             rows.append(
                 {
                     "row": row,
@@ -77,25 +53,25 @@ def grid_table(cells: Sequence[Cell]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def markdown_table(table: pd.DataFrame, notes: Sequence[str] = NOTES) -> str:
-    """The grid's table as the paper prints it, with the printed values, and the same in Jaccard."""
+def markdown_table(table: pd.DataFrame, notes: Sequence[str]) -> str:
+    """The grid's table as the paper prints it, with the printed values if there are any, and the same in Jaccard."""
     dice = _formatted(table, "dice", lambda text: f"**{text}**")
     both = {}
     for cell, column in dice.items():
         own = table[table["cell"] == cell]
         printed = dict(zip(own["row"], zip(own["printed"], own["difference"], strict=True), strict=True))
         both[cell] = {row: text + _beside(*printed[row]) for row, text in column.items()}
+    beside = "Ours, in brackets the paper's and the difference; bold: the best of a row."
     return "\n".join(
         [
             "# Table 1: Dice in percent, by weighting and initial learning rate", "",
-            "Ours, in brackets the paper's and the difference; bold: the best of a row.", "",
+            beside if table["printed"].notna().any() else "Bold: the best of a row.", "",
             *_markdown(both), "",
             "## 95 % intervals of the means over patients", "",
             *_markdown(_intervals(table)), "",
             "## Jaccard in percent", "",
             *_markdown(_formatted(table, "jaccard", lambda text: f"**{text}**")), "",
-            "## Notes", "",
-            *(f"- {markdown(note)}" for note in notes), "",
+            *(["## Notes", "", *(f"- {markdown(note)}" for note in notes), ""] if notes else []),
         ]
     )  # fmt: skip
 
@@ -110,7 +86,9 @@ def latex_table(table: pd.DataFrame) -> str:
         for cell, loss, lr in table.loc[table["printed"].notna(), ["cell", "loss", "lr"]].itertuples(index=False)
     }
     # Names that come from settings are escaped first, and the paper's have nothing to escape.
-    style = frame.style.format_index(lambda name: heads.get(name, name), axis="columns", escape="latex")
+    style = frame.style.format_index(lambda name: heads.get(name, name), axis="columns", escape="latex").format_index(
+        escape="latex"
+    )
     return style.to_latex(
         hrules=True,
         column_format="l" + "r" * len(frame.columns),
@@ -123,7 +101,7 @@ def latex_table(table: pd.DataFrame) -> str:
 def _column(matrix: pd.DataFrame) -> dict[str, float]:
     """The rows of the table from cases × classes."""
     means = matrix.mean()
-    organs = means[list(NAMES[1:])]
+    organs = means.iloc[1:]
     rows = means.to_dict() | {"AVG": means.mean(), "MAX": means.max(), "MIN": means.min()}
     return rows | dict(zip(ORGAN_ROWS, (organs.mean(), organs.max(), organs.min()), strict=True))
 
@@ -159,5 +137,8 @@ def _markdown(columns: dict[str, dict[str, str]]) -> list[str]:
     return [
         "| | " + " | ".join(map(markdown, columns)) + " |",
         "|---|" + "---:|" * len(columns),
-        *("| " + " | ".join([row, *(column.get(row, "–") for column in columns.values())]) + " |" for row in rows),
+        *(
+            "| " + " | ".join([markdown(row), *(column.get(row, "–") for column in columns.values())]) + " |"
+            for row in rows
+        ),
     ]

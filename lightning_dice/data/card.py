@@ -12,11 +12,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lightning_dice.data.integrity import Finding, short_frame
-from lightning_dice.data.seven import NAMES, NUM_CLASSES
+from lightning_dice.data.labels import LabelSet
 from lightning_dice.data.store import PreparedCase
 from lightning_dice.files import replacing
-from lightning_dice.paper.escaping import LITERAL, markdown
-from lightning_dice.paper.slices import draw_slice, organ_legend, read_pictured, richest_slice
+from lightning_dice.pictures.escaping import LITERAL, markdown
+from lightning_dice.pictures.legend import organ_legend
+from lightning_dice.pictures.slices import draw_slice, read_pictured, richest_slice
 
 PERCENTILES = (1, 25, 50, 75, 99)
 MOST_PICTURED = 24
@@ -46,7 +47,8 @@ def write_card(
     title: str,
     about: str,
     cases: Sequence[PreparedCase],
-    classes: Sequence[str],
+    labels: LabelSet,
+    taught: Sequence[str],
     window_hu: Sequence[float],
     weights: Mapping[str, Sequence[float]],
     findings: Sequence[Finding],
@@ -59,7 +61,8 @@ def write_card(
         title: of the page.
         about: a sentence below it: where the data come from and how they were prepared.
         cases: in the store, at least one.
-        classes: names of those that would be taught, background first; the others count as background.
+        labels: the classes of the store.
+        taught: names of those that would be taught, background first; the others count as background.
         window_hu: that the stored images are clipped to.
         weights: of the classes, by the name of the weighting.
         findings: of the integrity check.
@@ -70,14 +73,14 @@ def write_card(
     """
     sections = [
         _size(cases),
-        _hu(hu_percentiles(cases, window_hu), window_hu),
-        _classes(cases, classes, weights),
+        _hu(hu_percentiles(cases, labels, window_hu), window_hu),
+        _classes(cases, labels, taught, weights),
         *_findings(findings, excluded),
     ]
     shown = pictured(cases)
     mosaic = Section("Cases", f"{len(shown)} of {len(cases)}: the axial slice with the most organs in it.")
     picture = io.BytesIO()
-    mosaic_figure(shown, window_hu).savefig(picture, format="png", dpi=110)
+    mosaic_figure(shown, labels, window_hu).savefig(picture, format="png", dpi=110)
     contents = {
         "card.png": picture.getvalue(),
         "card.md": _markdown(title, about, [*sections, mosaic], "card.png").encode(),
@@ -89,13 +92,13 @@ def write_card(
     return folder / "card.html"
 
 
-def hu_percentiles(cases: Sequence[PreparedCase], window_hu: Sequence[float]) -> pd.DataFrame:
+def hu_percentiles(cases: Sequence[PreparedCase], labels: LabelSet, window_hu: Sequence[float]) -> pd.DataFrame:
     """PERCENTILES of HU per class over all voxels of the stored images; NaN for a class without a voxel.
 
     They are exact: a float16 from 0 to 1 is one of some 15,000 numbers, which are counted. A percentile is the smallest
     value that at least so many voxels do not exceed.
     """
-    counts = np.zeros((NUM_CLASSES, BRIGHTEST + 1), np.int64)
+    counts = np.zeros((len(labels), BRIGHTEST + 1), np.int64)
     for case in cases:
         bits = np.load(case.image).view(np.uint16).ravel().astype(np.int64)
         label = np.load(case.label).ravel().astype(np.int64)
@@ -104,7 +107,7 @@ def hu_percentiles(cases: Sequence[PreparedCase], window_hu: Sequence[float]) ->
     hu = np.arange(BRIGHTEST + 1, dtype=np.uint16).view(np.float16).astype(float) * (high - low) + low
     below = counts.cumsum(axis=1)
     rows = [[hu[np.searchsorted(row, p / 100 * row[-1])] if row[-1] else np.nan for p in PERCENTILES] for row in below]
-    return pd.DataFrame(rows, index=pd.Index(NAMES, name="class"), columns=PERCENTILES)
+    return pd.DataFrame(rows, index=pd.Index(labels.names, name="class"), columns=PERCENTILES)
 
 
 def pictured(cases: Sequence[PreparedCase]) -> list[PreparedCase]:
@@ -113,7 +116,7 @@ def pictured(cases: Sequence[PreparedCase]) -> list[PreparedCase]:
     return [cases[place] for place in places]
 
 
-def mosaic_figure(cases: Sequence[PreparedCase], window_hu: Sequence[float]) -> Figure:
+def mosaic_figure(cases: Sequence[PreparedCase], labels: LabelSet, window_hu: Sequence[float]) -> Figure:
     """An axial slice of each case under its labels, seen from the feet."""
     columns = min(COLUMNS, len(cases))
     rows = -(-len(cases) // columns)
@@ -121,11 +124,13 @@ def mosaic_figure(cases: Sequence[PreparedCase], window_hu: Sequence[float]) -> 
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes[len(cases) :]:
         axis.set_axis_off()
+    drawn: set[int] = set()
     for axis, case in zip(axes, cases, strict=False):
-        row = read_pictured(case.id, case.image, case.label, np.load(case.label), case.spacing_mm, window_hu)
-        draw_slice(axis, row, row.truth, "axial", richest_slice(row.truth, axis=2))
+        files = case.image, case.label, np.load(case.label)
+        row = read_pictured(case.id, *files, case.spacing_mm, window_hu, labels)
+        drawn |= draw_slice(axis, row, row.truth, "axial", richest_slice(row.truth, axis=2))
         axis.set_title(case.id, fontsize=7, **LITERAL)
-    organ_legend(figure)
+    organ_legend(figure, labels, drawn)
     return figure
 
 
@@ -160,11 +165,13 @@ def _hu(percentiles: pd.DataFrame, window_hu: Sequence[float]) -> Section:
     return Section("HU", text, table.rename(columns=lambda p: f"{p} %"))
 
 
-def _classes(cases: Sequence[PreparedCase], classes: Sequence[str], weights: Mapping[str, Sequence[float]]) -> Section:
-    counts = pd.DataFrame([case.voxels for case in cases], columns=NAMES)
-    counts = counts.assign(background=counts.sum(axis=1) - counts[list(classes[1:])].sum(axis=1))[list(classes)]
+def _classes(
+    cases: Sequence[PreparedCase], labels: LabelSet, taught: Sequence[str], weights: Mapping[str, Sequence[float]]
+) -> Section:
+    counts = pd.DataFrame([case.voxels for case in cases], columns=labels.names)
+    counts = counts.assign(background=counts.sum(axis=1) - counts[list(taught[1:])].sum(axis=1))[list(taught)]
     voxels = counts.sum()
-    table = pd.DataFrame(index=pd.Index(classes, name="class"))
+    table = pd.DataFrame(index=pd.Index(taught, name="class"))
     table["cases with it"] = [f"{count}" for count in (counts > 0).sum(axis=0)]
     table["voxels"] = [f"{count:,}" for count in voxels]
     table["share %"] = [f"{share:.3f}" for share in voxels / voxels.sum() * 100]

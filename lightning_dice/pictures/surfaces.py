@@ -1,4 +1,4 @@
-"""3D surface renderings of label maps, the bottom rows of the paper's Figures 2 to 4."""
+"""3D surface renderings of label maps."""
 
 import subprocess
 import sys
@@ -10,14 +10,13 @@ import numpy as np
 import pyvista as pv
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import find_objects, gaussian_filter
 from skimage.measure import marching_cubes
 
-from lightning_dice.data.seven import BACKGROUND, LABELS
+from lightning_dice.data.labels import Label, LabelSet
 
 SMOOTH_VOXELS = 0.5  # of the mask before its surface is found
 LEVEL = 0.35  # of the smoothed mask; below a half, so that a vessel two voxels wide does not break
-OPACITY = {"liver": 0.4}  # to show what lies behind it
 PIXELS = (620, 560)  # of a rendering, width and height
 PROBE = "import pyvista as p; q = p.Plotter(off_screen=True); q.add_mesh(p.Sphere()); q.screenshot(return_img=True)"
 
@@ -26,31 +25,34 @@ PROBE = "import pyvista as p; q = p.Plotter(off_screen=True); q.add_mesh(p.Spher
 class Surface:
     """The surface of one class: vertices (V, 3) in mm along RAS axes, and triangles (T, 3) of their indices."""
 
-    name: str
-    colour: tuple[int, int, int]
+    organ: Label
     vertices: np.ndarray
     triangles: np.ndarray
 
 
-def surfaces_of(label: np.ndarray, spacing_mm: tuple[float, float, float], keep: float = 1.0) -> list[Surface]:
+def surfaces_of(
+    label: np.ndarray, labels: LabelSet, spacing_mm: tuple[float, float, float], keep: float = 1.0
+) -> list[Surface]:
     """Surfaces of the organs in a label map (X, Y, Z), RAS+: marching cubes on the smoothed mask, then Taubin's filter.
 
     Args:
         keep: share of the triangles that remain, the others being decimated.
     """
     found = []
-    for organ in LABELS:
-        mask = np.pad(label == organ.index, 2).astype(np.float32)
-        smooth = gaussian_filter(mask, SMOOTH_VOXELS)
-        if organ.index == BACKGROUND or not mask.any():
+    boxes = find_objects(label, max_label=len(labels) - 1)
+    for index, (organ, box) in enumerate(zip(labels.organs, boxes, strict=True), start=1):
+        if box is None:
             continue
+        mask = np.pad(label[box] == index, 2).astype(np.float32)  # by the reach of the filter
+        smooth = gaussian_filter(mask, SMOOTH_VOXELS)
         vertices, triangles, _, _ = marching_cubes(smooth, LEVEL, spacing=tuple(spacing_mm))
         mesh = pv.PolyData.from_regular_faces(vertices.astype(np.float32), triangles).smooth_taubin(n_iter=20)
         if keep < 1 and mesh.n_cells > 400:
             mesh = mesh.decimate_pro(1 - keep, preserve_topology=True)
         triangles = mesh.regular_faces
-        vertices = np.asarray(mesh.points) - 2 * np.asarray(spacing_mm)
-        found.append(Surface(organ.name, organ.colour, vertices.astype(np.float32), triangles.astype(np.int32)))
+        corner = [side.start - 2 for side in box]
+        vertices = np.asarray(mesh.points) + np.multiply(corner, spacing_mm)
+        found.append(Surface(organ, vertices.astype(np.float32), triangles.astype(np.int32)))
     return found
 
 
@@ -85,8 +87,8 @@ def _render_pyvista(surfaces: Sequence[Surface], bounds_mm: np.ndarray) -> np.nd
         plotter.enable_anti_aliasing("ssaa")
         for surface in surfaces:
             mesh = pv.PolyData.from_regular_faces(surface.vertices, surface.triangles)
-            look = {"smooth_shading": True, "specular": 0.3, "opacity": OPACITY.get(surface.name, 1.0)}
-            plotter.add_mesh(mesh, color=_fractions(surface.colour), **look)
+            look = {"smooth_shading": True, "specular": 0.3, "opacity": surface.organ.opacity}
+            plotter.add_mesh(mesh, color=surface.organ.colour, **look)
         centre, size = bounds_mm.mean(axis=0), np.ptp(bounds_mm, axis=0)
         plotter.camera.focal_point = centre
         plotter.camera.position = centre + 4 * size.max() * np.array([-0.25, 1.0, 0.15])
@@ -103,7 +105,7 @@ def _render_matplotlib(surfaces: Sequence[Surface], bounds_mm: np.ndarray) -> np
     canvas = FigureCanvasAgg(figure)
     axis = figure.add_axes((0, 0, 1, 1), projection="3d", proj_type="ortho")
     for surface in surfaces:
-        look = {"color": _fractions(surface.colour), "alpha": OPACITY.get(surface.name, 1.0), "linewidth": 0}
+        look = {"color": surface.organ.colour, "alpha": surface.organ.opacity, "linewidth": 0}
         axis.plot_trisurf(*surface.vertices.T, triangles=surface.triangles, **look)
     for axis_name, limits in zip("xyz", bounds_mm.T, strict=True):
         getattr(axis, f"set_{axis_name}lim")(*limits)
@@ -112,7 +114,3 @@ def _render_matplotlib(surfaces: Sequence[Surface], bounds_mm: np.ndarray) -> np
     axis.set_axis_off()
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-def _fractions(colour: tuple[int, int, int]) -> tuple[float, ...]:
-    return tuple(channel / 255 for channel in colour)

@@ -1,0 +1,25 @@
+"""The curves' points, as the module logs them."""
+
+from typing import Any
+
+from pytorch_lightning.loggers.logger import Logger
+
+from lightning_dice.runs import Run
+from lightning_dice.sessions import append_metrics
+
+
+class CurvesLogger(Logger):
+    """Appends what the module logs to the run's `metrics.csv`."""
+
+    name = "metrics.csv"
+    version = None
+
+    def __init__(self, run: Run):
+        super().__init__()
+        self.run = run
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        append_metrics(self.run, step, metrics)
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the run has its config.yaml."""

@@ -1,0 +1,43 @@
+"""Pictures of a validation case, as the training goes on."""
+
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from lightning_dice.data.labels import LabelSet
+from lightning_dice.data.patches import Batch
+from lightning_dice.data.store import PreparedCase
+from lightning_dice.pictures.slices import Pictured, read_pictured, slices_figure
+
+
+class OverlayPictures(pl.Callback):
+    """Puts slices of the first validation volume, truth beside prediction, into TensorBoard at each validation."""
+
+    def __init__(self, labels: LabelSet):
+        self.labels = labels
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        outputs: torch.Tensor,
+        batch: Batch,
+        batch_idx: int,
+        *args: Any,
+    ) -> None:
+        if batch_idx:
+            return
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                case = trainer.datamodule.cases[batch.ids[0]]
+                row = pictured(case, outputs.cpu().numpy(), module.recipe.preparation.window_hu, self.labels)
+                figure = slices_figure([row], f"iteration {trainer.global_step}")
+                logger.experiment.add_figure("validation", figure, trainer.global_step)
+
+
+def pictured(case: PreparedCase, prediction: np.ndarray, window_hu: tuple[float, float], labels: LabelSet) -> Pictured:
+    """A case of the store with its prediction, for the slices."""
+    return read_pictured(case.id, case.image, case.label, prediction, case.spacing_mm, window_hu, labels)

@@ -1,0 +1,125 @@
+"""Scores of the test, its predictions and its picture."""
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+
+from lightning_dice.callbacks.overlays import pictured
+from lightning_dice.data.datamodule import CTDataModule
+from lightning_dice.data.labels import BACKGROUND, LabelSet
+from lightning_dice.data.patches import Batch
+from lightning_dice.data.volumes import prepared_step, read_case, spacing_mm, to_ras
+from lightning_dice.files import replacing
+from lightning_dice.inference import to_native
+from lightning_dice.metrics import score_case, summarize
+from lightning_dice.pictures.slices import Pictured, slices_figure
+from lightning_dice.runs import SCORE_COLUMNS, Run, write_json, write_table
+
+PICTURED_CASES = 3  # in the picture of the test
+
+
+class Scoring(pl.Callback):
+    """Scores a test case while the next one is segmented; one at a time, so that cases do not pile up in memory.
+
+    Attributes:
+        summary: what `summary.json` is to hold of it, once the test is over.
+    """
+
+    def __init__(self, run: Run, datamodule: CTDataModule, labels: LabelSet):
+        self.run = run
+        self.data = datamodule
+        self.labels = labels
+        self.summary: dict[str, Any] = {}
+
+    def on_test_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._thread = ThreadPoolExecutor(1)
+        self._rows: list[Future[list[dict[str, Any]]]] = []
+
+    def score(
+        self, case: str, prediction: np.ndarray, truth: np.ndarray, spacing_mm: Sequence[float], taught: Sequence[str]
+    ) -> None:
+        """Begin to score a case when the one before is done; see `score_rows`."""
+        if self._rows:
+            self._rows[-1].result()
+        self._rows.append(self._thread.submit(score_rows, case, prediction, truth, spacing_mm, self.labels, taught))
+
+    def scores(self) -> pd.DataFrame:
+        """Of all cases, in their order."""
+        self._thread.shutdown()
+        return pd.DataFrame([row for rows in self._rows for row in rows.result()], columns=SCORE_COLUMNS)
+
+
+class TestResults(Scoring):
+    """Writes each test case's prediction and, at the end, all scores and a picture into the folder."""
+
+    __test__ = False  # not a test of ours, whatever pytest makes of the name
+
+    def on_test_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        super().on_test_start(trainer, module)
+        self._pictured: list[Pictured] = []
+
+    def on_test_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: torch.Tensor, batch: Batch, *args: Any
+    ) -> None:
+        case = self.data.cases[batch.ids[0]]
+        prediction = module.label_map(outputs).cpu().numpy()
+        with replacing(self.run.prediction(case.id)) as path:
+            nib.save(nib.Nifti1Image(prediction, np.array(case.affine)), path)
+        self.score(case.id, prediction, batch.label[0].cpu().numpy(), case.spacing_mm, module.taught)
+        if len(self._pictured) < PICTURED_CASES:
+            window_hu = module.recipe.preparation.window_hu
+            self._pictured.append(pictured(case, prediction, window_hu, self.labels))
+
+    def on_test_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        scores = self.scores()
+        scored = scores["case"].drop_duplicates().tolist()
+        if scored != list(self.data.split.test):
+            raise RuntimeError(f"scored {scored} instead of the test cases {list(self.data.split.test)}")
+        write_table(self.run.scores, scores)
+        self.summary = summarize(scores)
+        cases = self.data.cases
+        files = {i: {"image": str(cases[i].image), "label": str(cases[i].label)} for i in scored}
+        write_json(self.run.cases, files)
+        with replacing(self.run.slices) as path:
+            slices_figure(self._pictured).savefig(path, dpi=150)
+
+
+class NativeScores(Scoring):
+    """Scores the test cases on their scans' own grids too: a table, and `native` in the summary."""
+
+    def on_test_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: torch.Tensor, batch: Batch, *args: Any
+    ) -> None:
+        case = batch.ids[0]
+        scan, _ = read_case(self.data.sources[case], self.labels)
+        truth, affine = to_ras(scan.label, scan.affine)
+        step = prepared_step(affine, self.data.preparation)
+        places = to_native([outputs[0].float().cpu()], outputs.shape[-1], truth.shape, step)
+        prediction = np.array(self.labels.indices(module.taught), np.uint8)[places]
+        self.score(case, prediction, truth, spacing_mm(affine), module.taught)
+
+    def on_test_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        scores = self.scores()
+        write_table(self.run.native_scores, scores)
+        self.summary = {"native": summarize(scores)}
+
+
+def score_rows(
+    case: str,
+    prediction: np.ndarray,
+    truth: np.ndarray,
+    spacing_mm: Sequence[float],
+    labels: LabelSet,
+    taught: Sequence[str],
+) -> list[dict[str, Any]]:
+    """Rows of `scores.csv` of a case, one per class. What is not taught counts as background in the truth."""
+    truth = np.where(np.isin(truth, labels.indices(taught)), truth, BACKGROUND).astype(np.uint8)
+    scores = score_case(prediction, truth, spacing_mm, len(labels))
+    return [{"case": case, "name": labels.names[score.label], **asdict(score)} for score in scores]
