@@ -8,10 +8,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from lightning_dice.build import build_datamodule, build_trainer
 from lightning_dice.callbacks import NativeScores, TestResults
 from lightning_dice.cli import command
+from lightning_dice.config import shipped_labels
 from lightning_dice.data.datamodule import ALL_CASES
 from lightning_dice.errors import InputError
-from lightning_dice.module import SegmentationModule, load_network
+from lightning_dice.module import SegmentationModule
 from lightning_dice.paper.table1 import scores_table
+from lightning_dice.recipe import load_network
 from lightning_dice.runs import Run, read_config, read_json
 from lightning_dice.settings import DataSettings, EvaluateSettings
 from lightning_dice.trust import check_trust
@@ -34,7 +36,7 @@ def evaluate(config: DictConfig) -> Run:
     checked(config, EvaluateSettings)
     trained = Run(Path(config.run).expanduser())
     trained_config = OmegaConf.create(read_config(trained))
-    network, recipe = load_network(trained.checkpoint(config.checkpoint))
+    network, recipe = load_network(trained.checkpoint(config.checkpoint), config.trust)
     overlap = trained_config.overlap if config.overlap is None else config.overlap
     if config.get("data") is None:
         trained_config.data.transform = None  # for training only
@@ -55,8 +57,9 @@ def evaluate(config: DictConfig) -> Run:
         data = build_datamodule(config)
         data.setup()
 
-    scored = [name for name in recipe.classes if name in data.annotated]
-    module = SegmentationModule(network, recipe, overlap=overlap, taught=scored)
+    scored = [name for name in recipe.labels.names if name in data.annotated]
+    numbered = shipped_labels("paper")
+    module = SegmentationModule(network, recipe, overlap=overlap, taught=scored, labels=numbered)
     run = Run(trained.folder / "evaluate" / f"{data.name},{config.checkpoint}")
     trainer = build_trainer(config, callbacks=[TestResults(run, data), NativeScores(run, data)], logger=False)
     trainer.test(module, datamodule=data, verbose=False)

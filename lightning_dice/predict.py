@@ -22,8 +22,8 @@ from lightning_dice.data.volumes import from_ras, prepare_image, prepared_step, 
 from lightning_dice.errors import InputError
 from lightning_dice.files import replacing
 from lightning_dice.inference import Mirrored, plan_slabs, sliding_window_slabs, to_native
-from lightning_dice.module import Recipe, load_network
 from lightning_dice.paper.slices import Pictured, slices_figure
+from lightning_dice.recipe import Recipe, load_network
 from lightning_dice.runs import Run, write_table
 from lightning_dice.settings import PredictSettings
 from lightning_dice.validation import checked
@@ -41,13 +41,14 @@ def predict(config: DictConfig) -> pd.DataFrame:
         The rows that `volumes.csv` has of these scans, in mL.
 
     Raises:
-        InputError: no such run or input, or scans that could not be used, a line each.
+        InputError: no such run or input, one whose network is others' code and not trusted, or scans that could not
+            be used, a line each.
     """
     checked(config, PredictSettings)
     fabric = build_fabric(config.accelerator, config.precision)
     if config.ending not in LABEL_MAP_ENDINGS:
         raise InputError(f"ending={config.ending}: expected one of {', '.join(LABEL_MAP_ENDINGS)}")
-    network, recipe = load_network(Run(Path(config.run).expanduser()).checkpoint(config.checkpoint))
+    network, recipe = load_network(Run(Path(config.run).expanduser()).checkpoint(config.checkpoint), config.trust)
     network = Mirrored(network) if config.mirror else network
     network = fabric.setup_module(network)
     print(f"{config.run}: {fabric.strategy.precision.precision} on {fabric.device}")
@@ -87,7 +88,7 @@ def _predict(
     target = output / f"{scan.name}{config.ending}"
     if target.resolve() in [file.resolve() for file in scan.files]:
         raise InputError(f"output={output}: the label map would replace the scan {target}; give another folder")
-    ids = tuple((NAMES.index(name),) * 2 for name in recipe.classes)
+    ids = tuple((NAMES.index(name),) * 2 for name in recipe.labels.names)
     case = Case(scan.name, path, (LabelFile(target, ids),))
     odd = list(check_image(case, scan.voxels, scan.affine))
     for finding in odd:
@@ -97,7 +98,7 @@ def _predict(
     hu, affine = to_ras(scan.voxels, scan.affine)
     preparation = recipe.at_spacing
     step = prepared_step(affine, preparation)
-    sizes = hu.shape, hu.itemsize, step, len(recipe.classes), recipe.patch_size
+    sizes = hu.shape, hu.itemsize, step, len(recipe.labels), recipe.patch_size
     rows, peak_gb = plan_slabs(*sizes, config.overlap, config.memory_limit_gb, whole=config.probabilities)
     print(f"{scan.name}: {' × '.join(map(str, scan.voxels.shape))} voxels, up to {peak_gb:.1f} GB of memory")
     image, grid = prepare_image(hu, affine, preparation)
@@ -106,7 +107,7 @@ def _predict(
     if config.probabilities:
         slabs = [torch.cat(list(slabs), dim=-1)]
         _write_probabilities(slabs[0].softmax(dim=0).numpy(), grid, output / f"{scan.name}.probabilities.nii.gz")
-    classes = np.array([NAMES.index(name) for name in recipe.classes], np.uint8)
+    classes = np.array([NAMES.index(name) for name in recipe.labels.names], np.uint8)
     found = classes[to_native(slabs, image.shape[2], hu.shape, step)]
     label = from_ras(found, scan.affine)
     write_label_map(label, scan, target)
@@ -122,7 +123,7 @@ def _predict(
     for finding in implausible:
         print(f"warning: {finding}")
     millilitres = voxels * abs(np.linalg.det(affine[:3, :3])) / 1000
-    volumes = {f"{name}_ml": millilitres[NAMES.index(name)] for name in recipe.classes[1:]}
+    volumes = {f"{name}_ml": millilitres[NAMES.index(name)] for name in recipe.labels.names[1:]}
     return {"scan": scan.name} | volumes, odd + implausible
 
 

@@ -45,6 +45,15 @@ class OpenSettings(BaseModel):
     target: Target
 
 
+class NetworkSettings(OpenSettings):
+    """The two that are ours and not the constructor's: `build.describe_network` says what they are for."""
+
+    classes: Annotated[
+        Text, Field(alias="_classes_", description="the name of the constructor's argument for the number of classes")
+    ] = "num_classes"
+    divisor: Annotated[Count, Field(alias="_divisor_", description="an integer from 1")] = 1
+
+
 class Optimizer(OpenSettings):
     partial: Annotated[Literal[True], Field(alias="_partial_", description="true: the parameters come later")]
     lr: Positive
@@ -141,7 +150,7 @@ class TrainSettings(Settings):
     name: Name
     seed: Seed
     data: DataSettings
-    network: OpenSettings
+    network: NetworkSettings
     loss: OpenSettings
     optim: Optimizer
     trainer: TrainerSettings
@@ -181,6 +190,7 @@ class PredictSettings(Settings):
     probabilities: Switch
     overlay: Switch
     dicom_seg: Switch
+    trust: Switch
     memory_limit_gb: Positive
     accelerator: Text
     precision: Annotated[str | int, Field(description="auto or one of Lightning's, such as 32-true")]
