@@ -1,4 +1,4 @@
-"""Configuration → objects. The only caller of Hydra's `instantiate`.
+"""Configuration → objects.
 
 What needs no data can be built first, so that a setting that it refuses is refused before anything is written.
 """
@@ -9,7 +9,7 @@ import inspect
 import itertools
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import pytorch_lightning as pl
 import torch
 from filelock import FileLock, Timeout
 from hydra.errors import InstantiationException
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_object, instantiate
 from lightning_fabric import Fabric
 from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -35,8 +35,9 @@ from lightning_dice.config import config_folder, plain, shipped_labels
 from lightning_dice.data.datamodule import CTDataModule
 from lightning_dice.data.labels import LabelChoice, label_set
 from lightning_dice.errors import InputError
-from lightning_dice.module import OptimizerFactory, Recipe, SegmentationModule
-from lightning_dice.naming import OUR_LOSS
+from lightning_dice.module import OptimizerFactory, SegmentationModule
+from lightning_dice.network import channels_last
+from lightning_dice.recipe import Recipe
 from lightning_dice.runs import Run
 
 EVERYTHING = "totalsegmentator"  # the set with most classes, for what is known of those that a data set declares
@@ -52,18 +53,21 @@ QUIET = (  # warnings of Lightning's that are none here
 
 
 def settle(config: DictConfig) -> DictConfig:
-    """The configuration with only those of the loss's settings that it takes, once all that needs no data was built.
+    """The configuration with only those settings of loss and network that they take, once all that needs no data was
+    built.
 
-    The loss files are about `DiceLoss`. With `loss._target_=…` their own values are left out for another loss that does
-    not take them.
+    The loss files are about `DiceLoss`, and a network's file about its own class. With `loss._target_=…` or
+    `network._target_=…` their own values are left out for another class that does not take them.
 
     Raises:
-        InputError: what a loss, an optimiser or the trainer refuses; a setting of the loss's that it does not take.
+        InputError: what a loss, an optimiser or the trainer refuses; a setting that a loss or a network does not take.
     """
     config = config.copy()
     with open_dict(config):
-        config.loss = _taken(config.loss)
+        config.loss = _taken(config.loss, "loss", "uniform")
+        config.network = _taken(config.network, "network", "*")
     _build(config.loss, "loss")
+    describe_network(config.network, classes=2)
     _refusing("optim", _build_optimizer(config), [nn.Parameter(torch.zeros(1))])
     build_trainer(config, logger=False, devices=config.trainer.devices)
     return config
@@ -89,8 +93,9 @@ def build_datamodule(config: DictConfig, labels: LabelChoice | None = None) -> C
 
 def build_module(config: DictConfig, data: CTDataModule) -> SegmentationModule:
     """Network, loss and optimiser around the training data, which must be set up: the loss gets its class counts."""
-    network = _build(config.network, "network", num_classes=len(data.labels)).to(memory_format=torch.channels_last_3d)
-    divisor = getattr(network, "divisor", 1)
+    description = describe_network(config.network, len(data.labels))
+    network = channels_last(_build(description, "network", _convert_="all"))
+    divisor = getattr(network, "divisor", config.network.get("_divisor_", 1))
     if any(size % divisor for size in data.patch_size):
         raise InputError(
             f"data.patch_size={list(data.patch_size)}: each side must be divisible by {divisor} for this network"
@@ -98,9 +103,34 @@ def build_module(config: DictConfig, data: CTDataModule) -> SegmentationModule:
     loss = _build(config.loss, "loss")
     if hasattr(loss, "set_class_voxels"):
         loss.set_class_voxels(data.class_voxels)
-    recipe = Recipe(data.labels, data.preparation, data.spacing_mm, data.patch_size)
+    recipe = Recipe(data.labels, data.preparation, data.spacing_mm, data.patch_size, description)
     optimizer = _build_optimizer(config)
     return SegmentationModule(network, recipe, loss, optimizer, config.overlap, data.taught, config.compile)
+
+
+def describe_network(config: DictConfig, classes: int) -> dict[str, Any]:
+    """What builds the network for so many classes, now and from its checkpoint: `_target_` and arguments, plain types.
+
+    Two of its settings are ours. `_classes_` is the name that the constructor has for the number of classes,
+    `num_classes` without it. `_divisor_` is what each side of a patch must be divisible by, 1 without it; where that
+    depends on its arguments, a network may have an attribute `divisor`, which goes before.
+
+    Raises:
+        InputError: a class that cannot be imported, that has no such argument, or one for which it was given already.
+    """
+    description = {key: value for key, value in plain(config).items() if key not in ("_classes_", "_divisor_")}
+    name, target = config.get("_classes_", "num_classes"), config._target_
+    if name in description:
+        raise InputError(
+            f"network.{name}={description[name]}: is the number of classes, which the data say; leave it out"
+        )
+    parameters = _parameters(target, "network")
+    if name not in parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        raise InputError(
+            f"network._classes_={name}: {target} has no such argument; expected that of the number of classes, among "
+            f"{', '.join(parameters)}"
+        )
+    return description | {name: classes}
 
 
 def _build_optimizer(config: DictConfig) -> OptimizerFactory:
@@ -111,22 +141,29 @@ def _build_optimizer(config: DictConfig) -> OptimizerFactory:
     return factory
 
 
-def _taken(loss: DictConfig) -> DictConfig:
-    """Those settings that the class of the loss takes; all of them for the package's own."""
-    if loss._target_ == OUR_LOSS:
-        return loss
-    try:
-        taken = inspect.signature(get_class(loss._target_)).parameters
-    except Exception as error:  # Hydra passes on whatever an import raises
-        reason = " ".join(str(error).split())
-        raise InputError(f"loss._target_={loss._target_}: cannot be imported ({reason})") from error
-    given = OmegaConf.load(config_folder() / "loss" / "uniform.yaml")
-    left_over = [key for key in loss if key not in taken and key in given and not key.startswith("_")]
-    changed = [f"loss.{key}={loss[key]}" for key in left_over if loss[key] != given[key]]
+def _taken(settings: DictConfig, group: str, pattern: str) -> DictConfig:
+    """Those settings that the class takes; all of them for the classes that these files of the group are about."""
+    given = [OmegaConf.load(file) for file in sorted((config_folder() / group).glob(f"{pattern}.yaml"))]
+    if settings._target_ in [one._target_ for one in given]:
+        return settings
+    taken = _parameters(settings._target_, group)
+    left_over = [
+        key for key in settings if key not in taken and not key.startswith("_") and any(key in one for one in given)
+    ]
+    changed = [f"{group}.{key}={settings[key]}" for key in left_over if all(settings[key] != o.get(key) for o in given)]
     if changed:
         known = ", ".join(key for key in taken)
-        raise InputError(f"{', '.join(changed)}: {loss._target_} does not take it; expected one of {known}")
-    return OmegaConf.masked_copy(loss, [key for key in loss if key not in left_over])
+        raise InputError(f"{', '.join(changed)}: {settings._target_} does not take it; expected one of {known}")
+    return OmegaConf.masked_copy(settings, [key for key in settings if key not in left_over])
+
+
+def _parameters(target: str, group: str) -> Mapping[str, inspect.Parameter]:
+    """What a class of the configuration is called with."""
+    try:
+        return inspect.signature(get_object(target)).parameters
+    except Exception as error:  # Hydra passes on whatever an import raises
+        reason = " ".join(str(error).split())
+        raise InputError(f"{group}._target_={target}: cannot be imported ({reason})") from error
 
 
 def build_trainer(config: DictConfig, callbacks: Sequence[pl.Callback] = (), **settings: Any) -> pl.Trainer:

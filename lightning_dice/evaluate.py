@@ -11,8 +11,9 @@ from lightning_dice.cli import command
 from lightning_dice.data.datamodule import ALL_CASES
 from lightning_dice.data.labels import LabelChoice
 from lightning_dice.errors import InputError
-from lightning_dice.module import SegmentationModule, load_network
+from lightning_dice.module import SegmentationModule
 from lightning_dice.pictures.tables import scores_table
+from lightning_dice.recipe import load_network
 from lightning_dice.runs import Run, read_config, read_json, write_json
 from lightning_dice.settings import DataSettings, EvaluateSettings
 from lightning_dice.trust import check_trust
@@ -35,7 +36,7 @@ def evaluate(config: DictConfig) -> Run:
     checked(config, EvaluateSettings)
     trained = Run(Path(config.run).expanduser())
     trained_config = OmegaConf.create(read_config(trained))
-    network, recipe = load_network(trained.checkpoint(config.checkpoint))
+    network, recipe = load_network(trained.checkpoint(config.checkpoint), config.trust)
     labels = LabelChoice(recipe.labels, outputs="all")
     overlap = trained_config.overlap if config.overlap is None else config.overlap
     if config.get("data") is None:

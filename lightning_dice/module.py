@@ -1,49 +1,21 @@
-"""The LightningModule: a given network, loss and optimiser factory; and what a checkpoint needs to stand alone."""
+"""The LightningModule: a given network, loss and optimiser factory."""
 
-import dataclasses
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from lightning_dice.checkpoints import read_checkpoint
 from lightning_dice.data.patches import Batch
-from lightning_dice.data.seven import BACKGROUND, NAMES
-from lightning_dice.data.volumes import Preparation
 from lightning_dice.errors import InputError
 from lightning_dice.inference import sliding_window
 from lightning_dice.metrics import dice_counts, dice_from_counts
-from lightning_dice.network import UNet3D, compiled
+from lightning_dice.network import compiled
+from lightning_dice.recipe import CHECKPOINT_KEY, Recipe
 
-CHECKPOINT_KEY = "lightning_dice"
 DIVERGED = "the last checkpoint is from before; try a lower optim.lr, or trainer.precision=32-true"
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What inference must know beside the weights: it travels in the checkpoint as plain types.
-
-    Attributes:
-        classes: names, in the order of the network's outputs.
-        preparation: as in training.
-        spacing_mm: the training volumes' median voxel size after it, along RAS axes.
-        patch_size: in voxels.
-    """
-
-    classes: tuple[str, ...]
-    preparation: Preparation
-    spacing_mm: tuple[float, float, float]
-    patch_size: tuple[int, int, int]
-
-    @property
-    def at_spacing(self) -> Preparation:
-        """How a scan of any voxel size comes to the one of the training."""
-        return dataclasses.replace(self.preparation, factor=None, spacing_mm=self.spacing_mm)
 
 
 class SegmentationModule(pl.LightningModule):
@@ -86,10 +58,9 @@ class SegmentationModule(pl.LightningModule):
         self.overlap = overlap
         self.compiles = compiles
         self._train = self.forward
-        self.taught = recipe.classes if taught is None else tuple(taught)
-        ours = [NAMES.index(name) for name in self.taught]
-        places = [self.taught.index(name) if name in self.taught else BACKGROUND for name in NAMES]
-        self.register_buffer("_ours", torch.tensor(ours, dtype=torch.uint8), persistent=False)  # place → our index
+        self.taught = recipe.labels.names if taught is None else tuple(taught)
+        indices, places = recipe.labels.indices(self.taught), recipe.labels.places(self.taught)
+        self.register_buffer("_indices", torch.tensor(indices, dtype=torch.uint8), persistent=False)
         self.register_buffer("_places", torch.tensor(places, dtype=torch.uint8), persistent=False)  # and back
         # Of the batches since the curves' last point, on the device but for the cases.
         self._losses: list[Tensor] = []
@@ -151,23 +122,23 @@ class SegmentationModule(pl.LightningModule):
         return self._segment(batch)
 
     def label_map(self, logits: Tensor) -> Tensor:
-        """Our class indices, uint8 (X, Y, Z), of the taught classes' logits (1, K, X, Y, Z)."""
-        return self._ours[logits[0].argmax(dim=0)]
+        """Indices of the data's classes, uint8 (X, Y, Z), of the taught ones' logits (1, K, X, Y, Z)."""
+        return self._indices[logits[0].argmax(dim=0)]
 
     def _segment(self, batch: Batch) -> Tensor:
         """The taught classes' logits (1, K, X, Y, Z) of the one volume in the batch."""
         return self.taught_logits(sliding_window(self, batch.image[0], self.recipe.patch_size, self.overlap)[None])
 
     def target(self, label: Tensor) -> Tensor:
-        """Our class indices of any shape → places among the taught classes, uint8, what is not taught as background."""
+        """Indices of the data's classes, of any shape → places among the taught ones, uint8; of others background's."""
         return self._places[label.long()]
 
     def taught_logits(self, logits: Tensor) -> Tensor:
         """All classes' logits (B, L, ...) → the taught ones' (B, K, ...); the others' probability is background's."""
-        if self.taught == self.recipe.classes:
+        if self.taught == self.recipe.labels.names:
             return logits
-        places = [self.recipe.classes.index(name) for name in self.taught[1:]]
-        rest = [place for place in range(len(self.recipe.classes)) if place not in places]
+        places = self.recipe.labels.indices(self.taught[1:])
+        rest = [place for place in range(len(self.recipe.labels)) if place not in places]
         background = logits[:, rest].float().logsumexp(dim=1, keepdim=True)
         return torch.cat([background, logits[:, places].float()], dim=1)
 
@@ -201,10 +172,7 @@ class SegmentationModule(pl.LightningModule):
                 raise InputError(
                     f"{name} is not finite after step {self.global_step}: the training diverged; {DIVERGED}"
                 )
-        arguments = self.network.arguments if isinstance(self.network, UNet3D) else None
-        checkpoint[CHECKPOINT_KEY] = {
-            "network": arguments,
-            "recipe": dataclasses.asdict(self.recipe),
+        checkpoint[CHECKPOINT_KEY] = self.recipe.entry() | {
             "losses": self._losses,
             "counts": self._counts,
             "cases": self._cases,
@@ -228,37 +196,3 @@ def _set_random_states(states: Sequence[Tensor]) -> None:
     torch.set_rng_state(states[0])
     for device, state in enumerate(states[1 : 1 + torch.cuda.device_count()]):
         torch.cuda.set_rng_state(state, device)
-
-
-def load_network(path: Path | str) -> tuple[UNet3D, Recipe]:
-    """Rebuild the network of a checkpoint, in evaluation mode on the CPU, with nothing else given.
-
-    No code in the file is executed (`weights_only=True`).
-
-    Raises:
-        InputError: no such file, no whole checkpoint of ours, or one of another network than `UNet3D`.
-    """
-    checkpoint = read_checkpoint(path)
-    described = checkpoint.get(CHECKPOINT_KEY)
-    if not isinstance(described, dict):
-        raise InputError(f"{path}: holds no {CHECKPOINT_KEY!r} entry; expected a checkpoint that this package wrote")
-    if described.get("network") is None:
-        raise InputError(
-            f"{path}: was trained with a network of your own; only UNet3D can be rebuilt from a checkpoint"
-        )
-    prefix = "network."
-    try:
-        network = UNet3D(**described["network"]).to(memory_format=torch.channels_last_3d)
-        weights = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
-        network.load_state_dict(weights)
-        fields = described["recipe"]
-        recipe = Recipe(
-            classes=tuple(fields["classes"]),
-            preparation=Preparation(**fields["preparation"]),
-            spacing_mm=tuple(fields["spacing_mm"]),
-            patch_size=tuple(fields["patch_size"]),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"{path}: its network or its recipe is not whole ({reason}); train the run anew") from None
-    return network.eval(), recipe

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from lightning_dice.config import config_folder
+from lightning_dice.config import config_folder, plain
 
 OUR_LOSS = "lightning_dice.loss.DiceLoss"
 PAPERS = "paper"  # the label set that goes without saying
@@ -27,6 +28,18 @@ def loss_name(config: dict[str, Any]) -> str:
     """The weighting of the package's own loss; any other goes by its class."""
     target = config["loss"]["_target_"]
     return config["loss"]["weighting"] if target == OUR_LOSS else target
+
+
+def network_name(network: dict[str, Any], usual: str = "unet3d") -> str:
+    """The file in `conf/network/` that a network's settings are those of, or differ least from, the usual one rather
+    than another such; a class that no file is about goes by its own name."""
+    own = flat(network)
+    differing = {
+        name: sum(own.get(key, "absent") != shipped.get(key, "absent") for key in own.keys() | shipped.keys())
+        for name, shipped in _networks().items()
+        if shipped["_target_"] == network.get("_target_")
+    }
+    return min(differing, key=lambda name: (differing[name], name != usual), default=network.get("_target_"))
 
 
 def run_folder(config: dict[str, Any]) -> Path:
@@ -72,11 +85,27 @@ def setting_text(value: Any) -> str:
 
 
 def _variant(config: dict[str, Any]) -> list[str]:
-    """KEY=VALUE of each setting that is not the preset's."""
-    preset, own = flat(_preset(config)), flat(config)
-    told = [key for key in own if key not in SAID_ELSEWHERE and own[key] != preset.get(key, "absent")]
-    labels = [] if config["labels"]["name"] == PAPERS else [f"labels={setting_text(config['labels']['name'])}"]
-    return labels + [f"{key}={setting_text(own[key])}" for key in sorted(told)]
+    """KEY=VALUE of each setting that is not the preset's; of another network its name, and what is not its file's."""
+    preset = _preset(config)
+    usual = network_name(preset["network"])
+    network = network_name(config["network"], usual)
+    if network != usual:
+        preset["network"] = {"_target_": config["network"]["_target_"]} | _networks().get(network, {})
+    own, expected = flat(config), flat(preset)
+    told = {
+        key: value for key, value in own.items() if key not in SAID_ELSEWHERE and value != expected.get(key, "absent")
+    }
+    if network != usual:
+        told["network"] = network
+    if config["labels"]["name"] != PAPERS:
+        told["labels"] = config["labels"]["name"]
+    return [f"{key}={setting_text(told[key])}" for key in sorted(told)]
+
+
+@cache
+def _networks() -> dict[str, dict[str, Any]]:
+    """Settings of the files in `conf/network/`."""
+    return {file.stem: plain(OmegaConf.load(file)) for file in sorted((config_folder() / "network").glob("*.yaml"))}
 
 
 def _preset(config: dict[str, Any]) -> dict[str, Any]:

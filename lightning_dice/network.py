@@ -37,12 +37,6 @@ class UNet3D(nn.Module):
 
     def __init__(self, in_channels: int = 1, num_classes: int = 8, base_channels: int = 32, levels: int = 4):
         super().__init__()
-        self.arguments = {
-            "in_channels": in_channels,
-            "num_classes": num_classes,
-            "base_channels": base_channels,
-            "levels": levels,
-        }
         self.divisor = 2 ** (levels - 1)
         widths = [base_channels * 2 ** (level + 1) for level in range(levels)]  # 64, 128, 256, 512
         inputs = [in_channels, *widths[:-1]]
@@ -73,6 +67,14 @@ class UNet3D(nn.Module):
         for level, grow, up in zip(reversed(range(len(self.up))), self.grow, self.up, strict=True):
             features = up(torch.cat([across[level], grow(features)], dim=1))  # (B, 64·2^level, D/2^level, …)
         return self.classes(features)
+
+
+def channels_last(network: nn.Module) -> nn.Module:
+    """The same network, with the weights of its 3D convolutions in the order of memory that they are fastest in."""
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.dim() == 5:  # `Module.to(memory_format=…)` fails where a weight has four dimensions
+            tensor.data = tensor.data.to(memory_format=torch.channels_last_3d)
+    return network
 
 
 def compiled(network: nn.Module) -> Callable[[Tensor], Tensor]:

@@ -21,8 +21,8 @@ from lightning_dice.data.volumes import from_ras, prepare_image, prepared_step, 
 from lightning_dice.errors import InputError
 from lightning_dice.files import replacing
 from lightning_dice.inference import Mirrored, plan_slabs, sliding_window_slabs, to_native
-from lightning_dice.module import Recipe, load_network
 from lightning_dice.pictures.slices import Pictured, slices_figure
+from lightning_dice.recipe import Recipe, load_network
 from lightning_dice.runs import Run, write_table
 from lightning_dice.settings import PredictSettings
 from lightning_dice.validation import checked
@@ -40,13 +40,14 @@ def predict(config: DictConfig) -> pd.DataFrame:
         The rows that `volumes.csv` has of these scans, in mL.
 
     Raises:
-        InputError: no such run or input, or scans that could not be used, a line each.
+        InputError: no such run or input, one whose network is others' code and not trusted, or scans that could not
+            be used, a line each.
     """
     checked(config, PredictSettings)
     fabric = build_fabric(config.accelerator, config.precision)
     if config.ending not in LABEL_MAP_ENDINGS:
         raise InputError(f"ending={config.ending}: expected one of {', '.join(LABEL_MAP_ENDINGS)}")
-    network, recipe = load_network(Run(Path(config.run).expanduser()).checkpoint(config.checkpoint))
+    network, recipe = load_network(Run(Path(config.run).expanduser()).checkpoint(config.checkpoint), config.trust)
     network = Mirrored(network) if config.mirror else network
     network = fabric.setup_module(network)
     print(f"{config.run}: {fabric.strategy.precision.precision} on {fabric.device}")

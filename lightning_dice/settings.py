@@ -46,6 +46,15 @@ class OpenSettings(BaseModel):
     target: Target
 
 
+class NetworkSettings(OpenSettings):
+    """The two that are ours and not the constructor's: `build.describe_network` says what they are for."""
+
+    classes: Annotated[
+        Text, Field(alias="_classes_", description="the name of the constructor's argument for the number of classes")
+    ] = "num_classes"
+    divisor: Annotated[Count, Field(alias="_divisor_", description="an integer from 1")] = 1
+
+
 class Optimizer(OpenSettings):
     partial: Annotated[Literal[True], Field(alias="_partial_", description="true: the parameters come later")]
     lr: Positive
@@ -167,7 +176,7 @@ class TrainSettings(Settings):
     seed: Seed
     labels: LabelsSettings
     data: DataSettings
-    network: OpenSettings
+    network: NetworkSettings
     loss: OpenSettings
     optim: Optimizer
     trainer: TrainerSettings
@@ -207,6 +216,7 @@ class PredictSettings(Settings):
     probabilities: Switch
     overlay: Switch
     dicom_seg: Switch
+    trust: Switch
     memory_limit_gb: Positive
     accelerator: Text
     precision: Annotated[str | int, Field(description="auto or one of Lightning's, such as 32-true")]

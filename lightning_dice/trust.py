@@ -1,7 +1,10 @@
-"""Whose code a run's own configuration may run."""
+"""Whose code a run's own files may run."""
 
+import contextlib
+import pydoc
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from lightning_dice.errors import InputError
 from lightning_dice.runs import Run
@@ -15,6 +18,9 @@ TRUSTED = (
     "lightning_dice.data.layouts.paired.paired_cases",
     "lightning_dice.data.layouts.totalsegmentator.totalsegmentator_cases",
 )
+# Whose networks a checkpoint may name.
+NETWORKS = ("lightning_dice.network", "torch.nn", "monai.networks.nets")
+Kind = TypeVar("Kind")
 
 
 def check_trust(settings: dict[str, Any], run: Run, trust: bool) -> None:
@@ -29,6 +35,40 @@ def check_trust(settings: dict[str, Any], run: Run, trust: bool) -> None:
             f"{run.config}: wants to run {', '.join(strange)}, which is not part of this package; read the file, and "
             "add trust=true if you know who made it"
         )
+
+
+def trusted_class(network: dict[str, Any], kind: type[Kind], file: Path | str) -> type[Kind]:
+    """The class of a checkpoint's network, of which only plain types are arguments; nothing is called.
+
+    Only packages in NETWORKS are imported. What is reached through them must be defined in them, and be a class.
+
+    Args:
+        network: with the class's full name under `_target_`, beside its arguments.
+        kind: what it must be a class of.
+        file: that names it.
+
+    Raises:
+        InputError: it is another's or no such class, or an argument would be an object.
+    """
+    target = str(network.get("_target_"))
+    found = None
+    if _is_in(target, NETWORKS):
+        with contextlib.suppress(
+            Exception
+        ):  # of MONAI's stand-ins for packages that are not installed, or of an import
+            found = pydoc.locate(target)
+    is_known = isinstance(found, type) and issubclass(found, kind) and _is_in(f"{found.__module__}.", NETWORKS)
+    strange = [name for name in _targets(network) if not is_known or name != target]
+    if strange or not is_known:
+        raise InputError(
+            f"{file}: wants to run {', '.join(strange) or target}, which is not a network of this package, torch or "
+            "MONAI; add trust=true if you know who made it"
+        )
+    return found
+
+
+def _is_in(name: str, packages: tuple[str, ...]) -> bool:
+    return any(name.startswith(f"{package}.") for package in packages)
 
 
 def _targets(node: Any) -> Iterator[str]:

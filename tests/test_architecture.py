@@ -15,10 +15,11 @@ ORDER = [
     "data.layouts.nnunet", "data.layouts.paired", "data.layouts.totalsegmentator",
     "data.phantom.body", "data.phantom.anatomy", "data.phantom.dataset",
     "data.volumes", "data.store", "data.card", "data.patches", "data.loaders", "data.datamodule",
-    "network", "loss", "metrics", "inference", "runs", "naming", "sessions", "checkpoints", "module",
+    "network", "loss", "metrics", "inference", "runs", "naming", "sessions", "checkpoints", "trust", "recipe",
+    "module",
     "paper.published", "paper.stored", "paper.grid", "paper.statistics", "paper.observations",
     "paper.remarks", "paper.table1", "paper.figure1", "paper.segmentations", "paper.page",
-    "callbacks.timing", "callbacks.curves", "callbacks.overlays", "callbacks.scoring", "build", "trust", "cli",
+    "callbacks.timing", "callbacks.curves", "callbacks.overlays", "callbacks.scoring", "build", "cli",
     "workloads", "prepare", "train", "evaluate", "predict", "report", "benchmark",
 ]  # fmt: skip
 COMMANDS = ("prepare", "train", "evaluate", "predict", "report", "benchmark")
@@ -44,7 +45,7 @@ FORBIDDEN = {
     "loss": {"lightning_dice"},
     "metrics": {"lightning_dice.loss", "pytorch_lightning"},
     "inference": {"hydra", "lightning_dice.data.layouts", "pytorch_lightning"},
-    "module": {"hydra", "lightning_dice.data.datamodule"},
+    "module": {"hydra", "lightning_dice.data.datamodule", "lightning_dice.config"},
     **{name: {"torch", "pytorch_lightning"} for name in ("runs", "naming", "sessions", "trust")},
     "pictures": {"torch", "pytorch_lightning", "torchio", "monai", "hydra"},
     "paper": {"torch", "pytorch_lightning", "torchio", "monai"},
@@ -92,8 +93,8 @@ def test_a_file_does_not_know_what_it_must_not(name):
             assert not known
 
 
-def test_only_build_calls_instantiate():
-    assert [name for name in ORDER if "hydra.utils" in imports(name)] == ["build"]
+def test_only_configurations_and_trusted_checkpoints_are_instantiated():
+    assert [name for name in ORDER if "hydra.utils" in imports(name)] == ["recipe", "build"]
 
 
 def test_only_patches_knows_torchios_queue_and_samplers():

@@ -17,7 +17,6 @@ from lightning_dice.loss import class_weights
 from lightning_dice.prepare import prepare
 from tests.conftest import PAPER, write_nifti
 from tests.damaged import AFFINE, body, write_sound
-from tests.grids import PAPER
 from tests.test_config import composed
 
 WINDOW = (-500.0, 500.0)

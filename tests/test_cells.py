@@ -40,8 +40,8 @@ def remarks_of(sweep) -> str:
         ("loss=simple,lr=0.01,seed=12,rerun=3", FolderName("simple", 0.01, 12, (), 3)),
         ("loss=my.Loss,lr=1e-05,seed=0,loss.gamma=2", FolderName("my.Loss", 1e-5, 0, ("loss.gamma=2",), 1)),
         (
-            "loss=simple,lr=0.01,seed=0,data.labels=[liver,spleen],optim.betas=[0.5,0.9],rerun=2",
-            FolderName("simple", 0.01, 0, ("data.labels=[liver,spleen]", "optim.betas=[0.5,0.9]"), 2),
+            "loss=simple,lr=0.01,seed=0,labels.classes=[liver,spleen],optim.betas=[0.5,0.9],rerun=2",
+            FolderName("simple", 0.01, 0, ("labels.classes=[liver,spleen]", "optim.betas=[0.5,0.9]"), 2),
         ),
         ("loss=simple,lr=0.01,seed=0 (copy)", None),
         ("loss=simple,lr=fast,seed=0", None),
@@ -119,14 +119,14 @@ def test_a_configuration_that_belies_its_folder_is_believed_and_told(tmp_path):
     untold = write_run(tmp_path, "simple", 0.01, FIFTY, seed=1, settings={"loss.smooth": 0.5})
     untold.folder.rename(tmp_path / "loss=simple,lr=0.01,seed=1")
     other = write_run(tmp_path, "simple", 0.01, FIFTY, seed=2, settings={"optim.eps": 1e-12})
-    other.folder.rename(tmp_path / "loss=simple,lr=0.01,seed=2,optim.eps=1e-08,data.labels=all")
+    other.folder.rename(tmp_path / "loss=simple,lr=0.01,seed=2,optim.eps=1e-08,labels.classes=all")
     assert set(cells_of(tmp_path)) == {
-        "simple, 0.02", "simple, 0.01, loss.smooth=0.5", "simple, 0.01, optim.eps=1e-12, data.labels=absent",
+        "simple, 0.02", "simple, 0.01, loss.smooth=0.5", "simple, 0.01, optim.eps=1e-12, labels.classes=absent",
     }  # fmt: skip
     said = remarks_of(tmp_path)
     assert "loss=simple,lr=0.01,seed=0: its config.yaml says lr=0.02, seed=3, and counts as such" in said
     assert "loss=simple,lr=0.01,seed=1: its config.yaml says loss.smooth=0.5, and counts as such" in said
-    assert "data.labels=all: its config.yaml says optim.eps=1e-12, data.labels=absent, and counts as such" in said
+    assert "labels.classes=all: its config.yaml says optim.eps=1e-12, labels.classes=absent, and counts as such" in said
 
 
 def test_a_name_may_leave_out_what_file_systems_mind(tmp_path):
@@ -147,7 +147,7 @@ def test_a_name_may_leave_out_what_file_systems_mind(tmp_path):
     [
         ([], "simple, 0.01"),
         (["loss.smooth=0.5", "seed=3"], "simple, 0.01, loss.smooth=0.5"),
-        (["optim.eps=1e-12", "data.labels=[liver,vein]"], "simple, 0.01, data.labels=[liver,vein], optim.eps=1e-12"),
+        (["optim.eps=1e-12", "labels.classes=[liver,vein]"], "simple, 0.01, labels.classes=[liver,vein], optim.eps=1e-12"),
         (["+optim.betas=[0.5,0.9]", "compile=true", "loss.normalize=mean"],
          "simple, 0.01, compile=true, loss.normalize=mean, optim.betas=[0.5,0.9]"),
         (["data.preparation.factor=null", "data.preparation.spacing_mm=2.5", "optim.lr=0.0100000001"],

@@ -297,9 +297,12 @@ def test_any_other_data_set_is_two_patterns_and_a_map_of_values(tmp_path):
         write_nifti(tmp_path / "scans" / f"{case}.nii", hu)
         write_nifti(tmp_path / "truth" / f"seg-{case}.nii", label)
     patterns = ["data.layout.images=scans/*.nii", "data.layout.labels=truth/seg-*.nii"]
-    data = prepared("files", tmp_path, "data.name=mine", *patterns, "data.layout.ids={liver:[3,4],pancreas:7}")
+    more = "data.layout.highest=7"
+    data = prepared("files", tmp_path, "data.name=mine", *patterns, "data.layout.ids={liver:[3,4],pancreas:7}", more)
     assert data.labels.names == ("background", "liver", "pancreas")
     assert list(data.cases) == ["a", "b", "c"]
+    with pytest.raises(InputError, match=r"label values \[1, 2, 5, 6\]; expected only \[0, 3, 4, 7\]"):
+        prepared("files", tmp_path, "data.name=mine", *patterns, "data.layout.ids={liver:[3,4],pancreas:7}")
 
 
 @pytest.mark.parametrize(

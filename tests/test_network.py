@@ -73,14 +73,6 @@ def test_convolutions_start_as_he_proposes():
             assert module.weight.std().item() == pytest.approx((2 / fan_in) ** 0.5, rel=0.05)
 
 
-def test_its_arguments_rebuild_it():
-    network = UNet3D(in_channels=2, num_classes=3, base_channels=4, levels=2)
-    again = UNet3D(**network.arguments)
-    again.load_state_dict(network.state_dict())
-    image = torch.randn(1, 2, 8, 8, 8)
-    assert torch.equal(network.eval()(image), again.eval()(image))
-
-
 def test_where_compiling_fails_a_line_says_so_and_the_network_goes_on(monkeypatch, capsys):
     torch.compiler.reset()
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))

@@ -19,10 +19,11 @@ from lightning_dice.config import config_folder
 from lightning_dice.data.volumes import Preparation
 from lightning_dice.errors import InputError
 from lightning_dice.inference import plan_slabs
-from lightning_dice.module import Recipe, SegmentationModule
+from lightning_dice.module import SegmentationModule
 from lightning_dice.network import UNet3D
 from lightning_dice.predict import predict
-from tests.conftest import NAMES, tiny_case, write_nifti
+from lightning_dice.recipe import Recipe
+from tests.conftest import NAMES, PAPER, tiny_case, write_nifti
 from tests.ct_series import write_series
 from tests.damaged import AFFINE as LARGE_VOXELS
 from tests.damaged import body
@@ -30,13 +31,14 @@ from tests.test_module import save_module
 
 SPACING = (6.0, 6.0, 6.0)
 PATCH = (8, 8, 8)
+NETWORK = {"num_classes": 8, "base_channels": 4, "levels": 2}
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """The folder of a run whose network is untrained, and paints all eight classes."""
     torch.manual_seed(3)
-    network = UNet3D(base_channels=4, levels=2)
+    network = UNet3D(**NETWORK)
     network.train()
     for seed in range(20):  # the batch norms' statistics
         network(torch.from_numpy(tiny_case(seed)[0][None, None, ::2, ::2, ::2].astype(np.float32) / 1000 + 0.5))
@@ -45,7 +47,8 @@ def run(tmp_path_factory):
         logits = network.eval()(image)
         network.classes.bias -= logits.mean(dim=(0, 2, 3, 4))
     folder = tmp_path_factory.mktemp("run")
-    recipe = Recipe(NAMES, Preparation(factor=None, spacing_mm=SPACING), SPACING, PATCH)
+    described = {"_target_": "lightning_dice.network.UNet3D", **NETWORK}
+    recipe = Recipe(PAPER, Preparation(factor=None, spacing_mm=SPACING), SPACING, PATCH, described)
     save_module(folder / "checkpoints" / "last.ckpt", SegmentationModule(network, recipe))
     return folder
 
@@ -212,8 +215,8 @@ def painter(run, monkeypatch):
             logits[:, 0] = torch.where(image[:, 0] < 0.5, 1.0, -1e6)
             return logits
 
-    recipe = Recipe(NAMES, Preparation(factor=None, spacing_mm=10.0), (10.0,) * 3, PATCH)
-    monkeypatch.setattr(command, "load_network", lambda checkpoint: (Painter(), recipe))
+    recipe = Recipe(PAPER, Preparation(factor=None, spacing_mm=10.0), (10.0,) * 3, PATCH, {})
+    monkeypatch.setattr(command, "load_network", lambda checkpoint, trust: (Painter(), recipe))
     return run
 
 
@@ -274,10 +277,10 @@ def test_findings_are_those_of_a_scans_last_prediction(painter, tmp_path):
 
 
 def test_a_network_of_few_organs_misses_no_others(painter, tmp_path, monkeypatch):
-    network, recipe = command.load_network("last.ckpt")
-    recipe = dataclasses.replace(recipe, classes=("background", "liver"))
+    network, recipe = command.load_network("last.ckpt", False)
+    recipe = dataclasses.replace(recipe, labels=PAPER.select(["liver"]))
     network.levels = nn.Parameter(network.levels[[0, NAMES.index("liver")]].detach())
-    monkeypatch.setattr(command, "load_network", lambda checkpoint: (network, recipe))
+    monkeypatch.setattr(command, "load_network", lambda checkpoint, trust: (network, recipe))
     label = body(0)[1]
     write_nifti(tmp_path / "a.nii.gz", painted(np.where(label == 3, label, 0)), LARGE_VOXELS)
     predicted(painter, tmp_path / "a.nii.gz", tmp_path / "out")

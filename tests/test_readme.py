@@ -82,7 +82,7 @@ def test_readme_names_the_targets_of_the_makefile():
 
 def test_readmes_python_runs(desk):
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    code = code.replace("/demo/", "/smoke/") + "assert recipe.classes[3] == 'liver'; assert not network.training\n"
+    code = code.replace("/demo/", "/smoke/") + "assert recipe.labels.names[3] == 'liver'; assert not network.training\n"
     subprocess.run([sys.executable, "-c", code], cwd=desk, check=True, timeout=100)
 
 

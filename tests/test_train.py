@@ -14,10 +14,10 @@ from lightning_dice.config import config_folder
 from lightning_dice.data.datamodule import CTDataModule
 from lightning_dice.errors import InputError
 from lightning_dice.evaluate import evaluate
-from lightning_dice.module import load_network
 from lightning_dice.pictures.tables import scores_table
 from lightning_dice.predict import predict
 from lightning_dice.prepare import prepare
+from lightning_dice.recipe import load_network
 from lightning_dice.runs import SCORE_COLUMNS, metric_columns
 from lightning_dice.train import train
 from tests.conftest import NAMES, tiny_case, write_nifti, write_nnunet
@@ -107,8 +107,8 @@ def test_the_summary_holds_means_and_times(finished):
 
 def test_the_test_used_the_last_weights_and_the_checkpoint_stands_alone(finished):
     network, recipe = load_network(finished.last)
-    assert network.arguments["base_channels"] == 4
-    assert recipe.classes == NAMES
+    assert network.classes.in_channels == 2 * recipe.network["base_channels"] == 8
+    assert recipe.labels.names == NAMES
     assert recipe.spacing_mm == (3.0, 3.0, 3.0)
     assert recipe.preparation.window_hu == (-500.0, 500.0)
     assert recipe.patch_size == (16, 16, 16)
@@ -262,7 +262,7 @@ def test_not_annotated_is_not_background(labels, outputs, tmp_path):
     root = partly_annotated(tmp_path / "partial", ORGANS)
     run = train(config_of(tmp_path, root, f"labels.outputs={labels}", "loss=uniform"))
     network, recipe = load_network(run.last)
-    assert network.arguments["num_classes"] == len(recipe.classes) == outputs
+    assert recipe.network["num_classes"] == network.classes.out_channels == len(recipe.labels) == outputs
     environment = json.loads(run.environment.read_text())
     assert environment["classes"]["names"] == list(ORGANS)
     assert len(environment["classes"]["weights"]) == 3

@@ -12,7 +12,7 @@ import pandas as pd
 
 from lightning_dice.data.labels import LabelSet, told_names
 from lightning_dice.errors import InputError
-from lightning_dice.naming import OUR_LOSS, flat, setting_text
+from lightning_dice.naming import OUR_LOSS, flat, network_name, setting_text
 from lightning_dice.paper.published import CLASSES, LOSS_SETTINGS, ROWS, TABLE1, WEIGHTINGS
 from lightning_dice.paper.stored import StoredRun, read_run
 from lightning_dice.runs import Run
@@ -269,7 +269,10 @@ def _variant(name: FolderName, run: StoredRun) -> tuple[list[str], list[str]]:
     lies += [f"lr={run.lr:g}"] if f"{run.lr:g}" != f"{name.lr:g}" else []
     lies += [f"seed={run.seed}"] if run.seed != name.seed else []
     for key, text in told.items():
-        said = text if key == DIGEST else setting_text(settings.get(key, ABSENT))
+        value = settings.get(key, ABSENT)
+        if key == "network" and isinstance(network := run.config.get(key), dict):
+            value = network_name(network, text)
+        said = text if key == DIGEST else setting_text(value)
         variant.append(f"{key}={said}")
         lies += [] if _same(text, said) else [variant[-1]]
     if run.config["loss"]["_target_"] == OUR_LOSS:

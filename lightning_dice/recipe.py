@@ -1,0 +1,132 @@
+"""What inference must know beside the weights: it travels in the checkpoint, and rebuilds the network from it."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from torch import nn
+
+from lightning_dice import __version__
+from lightning_dice.checkpoints import read_checkpoint
+from lightning_dice.config import shipped_labels
+from lightning_dice.data.labels import LabelSet
+from lightning_dice.data.volumes import Preparation
+from lightning_dice.errors import InputError
+from lightning_dice.network import channels_last
+from lightning_dice.trust import trusted_class
+
+CHECKPOINT_KEY = "lightning_dice"
+FORMAT = 2  # of the entry under that key
+DAMAGE = (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ImportError, InstantiationException)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network of the training is used again.
+
+    Attributes:
+        labels: the classes, in the order of the network's outputs.
+        preparation: as in training.
+        spacing_mm: the training volumes' median voxel size after it, along RAS axes.
+        patch_size: in voxels.
+        network: its class, by `_target_`, and what it is called with, the number of classes included; plain types.
+    """
+
+    labels: LabelSet
+    preparation: Preparation
+    spacing_mm: tuple[float, float, float]
+    patch_size: tuple[int, int, int]
+    network: dict[str, Any]
+
+    @property
+    def at_spacing(self) -> Preparation:
+        """How a scan of any voxel size comes to the one of the training."""
+        return dataclasses.replace(self.preparation, factor=None, spacing_mm=self.spacing_mm)
+
+    def entry(self) -> dict[str, Any]:
+        """For a checkpoint, below CHECKPOINT_KEY: plain types, with the format and the version that wrote them."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        fields |= {"labels": self.labels.to_plain(), "preparation": dataclasses.asdict(self.preparation)}
+        return {"format": FORMAT, "version": __version__, "recipe": fields}
+
+    @classmethod
+    def from_entry(cls, entry: Mapping[str, Any]) -> "Recipe":
+        """What `entry` gave, in this format or an earlier one.
+
+        Raises:
+            KeyError, TypeError, ValueError, AttributeError, InputError: something else.
+        """
+        fields = entry["recipe"]
+        if entry.get("format", 1) == 1:  # some of the paper's classes, by name; the paper's network, by its arguments
+            labels = shipped_labels("paper").select(fields["classes"][1:])
+            network = {"_target_": "lightning_dice.network.UNet3D", **entry["network"]}
+        else:
+            labels = LabelSet.from_plain(fields["labels"])
+            network = dict(fields["network"])
+        return cls(
+            labels=labels,
+            preparation=Preparation(**fields["preparation"]),
+            spacing_mm=tuple(fields["spacing_mm"]),
+            patch_size=tuple(fields["patch_size"]),
+            network=network,
+        )
+
+
+def load_network(path: Path | str, trust: bool = False) -> tuple[nn.Module, Recipe]:
+    """Rebuild the network of a checkpoint, in evaluation mode on the CPU, with nothing else given.
+
+    No code in the file is executed (`weights_only=True`), and unless it is trusted none that the file names, but for
+    the networks of this package, of torch and of MONAI.
+
+    Args:
+        trust: import and call whatever class the file names.
+
+    Raises:
+        InputError: no such file, no whole checkpoint of ours, one of a later version, or one of a class that is not
+            trusted.
+    """
+    checkpoint = read_checkpoint(path)
+    entry = checkpoint.get(CHECKPOINT_KEY)
+    if not isinstance(entry, dict):
+        raise InputError(f"{path}: holds no {CHECKPOINT_KEY!r} entry; expected a checkpoint that this package wrote")
+    written = entry.get("format", 1)
+    if isinstance(written, int) and written > FORMAT:
+        raise InputError(
+            f"{path}: was written by lightning-dice {entry.get('version')}, in format {written}; expected one up to "
+            f"{FORMAT}, install that version"
+        )
+    if written == 1 and entry.get("network") is None:
+        raise InputError(
+            f"{path}: was trained with a network of your own by an early version, which did not record how it is "
+            "built; train the run anew"
+        )
+    with _whole(path):
+        recipe = Recipe.from_entry(entry)
+    kind = None if trust else trusted_class(recipe.network, nn.Module, path)
+    with _whole(path):
+        network = channels_last(_built(recipe.network, kind))
+        prefix = "network."
+        weights = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+        network.load_state_dict(weights)
+    return network.eval(), recipe
+
+
+def _built(network: dict[str, Any], kind: type[nn.Module] | None) -> nn.Module:
+    """By Hydra only where it is trusted, since it would interpolate texts and build whatever the arguments name."""
+    if kind is None:
+        return instantiate(network, _convert_="all")
+    return kind(**{key: value for key, value in network.items() if key != "_target_"})
+
+
+@contextlib.contextmanager
+def _whole(path: Path | str) -> Iterator[None]:
+    try:
+        yield
+    except DAMAGE as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{path}: its network or its recipe is not whole ({reason}); train the run anew") from None
