@@ -11,7 +11,7 @@ ORDER = [
     "data.seven", "data.pixel_data", "data.dicom", "data.headers", "data.scans", "data.label_maps",
     "data.cases", "data.integrity", "data.organs",
     "data.layouts.nnunet", "data.layouts.paired", "data.layouts.totalsegmentator",
-    "data.phantom.body", "data.phantom.anatomy", "data.phantom.dataset",
+    "data.phantom.body", "data.phantom.anatomy", "data.phantom.tumours", "data.phantom.dataset",
     "data.volumes", "data.store", "data.patches", "data.loaders", "data.datamodule",
     "network", "loss", "metrics", "inference", "runs", "naming", "sessions", "checkpoints", "module",
     "paper.published", "paper.escaping", "paper.stored", "paper.grid", "paper.statistics", "paper.observations",
