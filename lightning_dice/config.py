@@ -10,6 +10,9 @@ from lightning_dice.data.labels import LabelSet, label_set
 
 PACKAGE = Path(__file__).resolve().parent
 
+# `${when:${a.switch},text}`: a text only where a switch is on.
+OmegaConf.register_new_resolver("when", lambda switch, text: text if switch is True else "", replace=True)
+
 
 def config_folder() -> Path:
     """Where the YAML files are: inside an installed package, beside it in a checkout."""

@@ -73,6 +73,7 @@ class LayoutSettings(OpenSettings):
     split: Switch = False
     cases: Annotated[Count | None, Field(description="an integer from 1")] = None
     seed: Seed = 0
+    tumours: Switch = False
 
 
 class PreparationSettings(Settings):

@@ -58,26 +58,6 @@ def test_a_class_that_the_data_do_not_annotate_counts_as_background_to_the_loss(
     assert target.flatten().tolist() == [0, 1, 2, 0]
 
 
-def test_a_class_that_the_network_does_not_know_is_background():
-    module = module_of(classes=PAPER.select(["spleen"]), labels=PAPER)
-    label = torch.arange(8, dtype=torch.uint8).reshape(1, 2, 2, 2)
-    everything, logits, target = trained_on(module, label)
-    assert torch.equal(logits, everything)
-    assert target.flatten().tolist() == [0, 0, 0, 0, 1, 0, 0, 0]
-    assert set(module.label_map(torch.tensor([[1.0, 0], [0, 1]])[None, :, :, None, None]).flatten().tolist()) == {0, 4}
-
-
-def test_labels_are_numbered_as_the_network_has_them_unless_the_data_are_numbered_otherwise():
-    label = torch.tensor([0, 1, 2, 1], dtype=torch.uint8).reshape(1, 1, 2, 2)
-    module = module_of(classes=PAPER.select(["spleen", "liver"]))
-    assert torch.equal(trained_on(module, label)[2], label)
-    logits = torch.eye(3)[None, :, :, None, None]
-    assert module.label_map(logits).flatten().tolist() == [0, 1, 2]
-    other = module_of(classes=PAPER.select(["spleen", "liver"]), labels=PAPER)
-    assert trained_on(other, label + 3)[2].flatten().tolist() == [2, 1, 0, 1]
-    assert other.label_map(logits).flatten().tolist() == [0, 4, 3]
-
-
 def test_with_all_classes_annotated_nothing_changes():
     label = torch.arange(8, dtype=torch.uint8).reshape(1, 2, 2, 2)
     everything, logits, target = trained_on(module_of(), label)

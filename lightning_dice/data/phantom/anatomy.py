@@ -7,10 +7,23 @@ abdominal scans.
 import numpy as np
 from scipy import ndimage
 
+from lightning_dice.data.labels import BACKGROUND, BACKGROUND_NAME
 from lightning_dice.data.phantom.body import Body
-from lightning_dice.data.seven import BACKGROUND, NAMES
 
-_, ARTERY, VEIN, LIVER, SPLEEN, STOMACH, GALLBLADDER, PANCREAS = range(len(NAMES))
+# What is drawn and labelled, in the order of the values: the paper's classes, then others by TotalSegmentator's names,
+# also those of its MR and tissue tasks. Fat, mediastinum and the table are background.
+STRUCTURES = (
+    BACKGROUND_NAME, "artery", "vein", "liver", "spleen", "stomach", "gallbladder", "pancreas",
+    "kidney_right", "kidney_left", "inferior_vena_cava", "iliac_artery_left", "iliac_artery_right", "heart",
+    "lung_left", "lung_right", "duodenum", "small_bowel", "colon", "vertebrae", "intervertebral_discs", "spinal_cord",
+    "ribs", "sternum", "hip_left", "hip_right", "skeletal_muscle",
+)  # fmt: skip
+(
+    _, ARTERY, VEIN, LIVER, SPLEEN, STOMACH, GALLBLADDER, PANCREAS,
+    KIDNEY_RIGHT, KIDNEY_LEFT, CAVA, ILIAC_ARTERY_LEFT, ILIAC_ARTERY_RIGHT, HEART,
+    LUNG_LEFT, LUNG_RIGHT, DUODENUM, SMALL_BOWEL, COLON, VERTEBRAE, DISCS, SPINAL_CORD,
+    RIBS, STERNUM, HIP_LEFT, HIP_RIGHT, MUSCLE,
+) = range(len(STRUCTURES))  # fmt: skip
 LUNG, FAT, GAS, BONE, CORTEX = -850, -105, -880, 190, 480
 LIVER_VEINS = (  # three hepatic ones from the cava, three portal ones from the hilum
     ((22, -14, 88), (55, -5, 70), (95, 5, 55)),
@@ -47,6 +60,7 @@ def trunk(body: Body) -> None:
     thickness = 9 + 14 * np.clip((-z - 105) / 40, 0, 1) * (y < 20)
     body.inside = under > fat + 2.5 + thickness
     body.under_wall = under - fat - 2.5
+    body.labels[wall & ~body.inside] = MUSCLE
     body.hu[body.inside] = FAT + 6
     body.hu[body.inside & (body.fine > 1.6)] = -30  # mesenteric vessels
     for side in (-1, 1):
@@ -57,7 +71,8 @@ def trunk(body: Body) -> None:
         ):
             grown = np.clip((top - z) / 60, 0, 1)  # psoas begins at the first lumbar vertebra
             column = ((x - side * cx) / (rx * grown + 1e-3)) ** 2 + ((y - cy) / (ry * grown + 1e-3)) ** 2 < 1
-            body.hu[column & (under > fat)] = muscle
+            column &= under > fat
+            body.hu[column], body.labels[column] = muscle, MUSCLE
     if rng.random() < 0.6:  # the table
         gx, gy, _ = body.grid
         plate = np.abs(gy + (depth + 14) * p.size - gx**2 / 900) < 3
@@ -69,9 +84,11 @@ def trunk(body: Body) -> None:
     middle = (np.abs(x) < 34 - 0.10 * (z - 100)) & (y < 10)
     lung = body.inside & (z > body.dome) & ~middle
     body.hu[lung] = LUNG + 30 * body.fine[lung] + 160 * (body.fine[lung] > 2.2)
-    body.hu[body.inside & (z > body.dome) & middle] = 30
+    body.labels[lung] = np.where(x[lung] > 0, LUNG_RIGHT, LUNG_LEFT)
+    mediastinum = body.inside & (z > body.dome) & middle
+    body.hu[mediastinum], body.labels[mediastinum] = 30, BACKGROUND
     box, heart = body.ellipsoid(body.jitter((-20, 26, 138), 5), (58, 46, 50), tilt=0.4, rough_mm=2)
-    body.paint(box, (heart > 0) & body.inside[box], body.enhanced("heart"))
+    body.paint(box, (heart > 0) & body.inside[box], body.enhanced("heart"), HEART)
 
 
 def bowel(body: Body) -> None:
@@ -82,15 +99,15 @@ def bowel(body: Body) -> None:
         *((-30, 66, -40), (-88, 34, -2), (-104, -12, -40), (-104, -12, -125)),
     ]
     radii = rng.uniform(12, 19, len(colon))
-    _hollow(
-        body, [body.jitter(c, 8) for c in colon], radii, rng.uniform(-20, 70), gas=rng.uniform(0.0, 0.45), rough_mm=2.5
-    )
+    course, content, gas = [body.jitter(c, 8) for c in colon], rng.uniform(-20, 70), rng.uniform(0.0, 0.45)
+    _hollow(body, course, radii, content, gas, 2.5, COLON)
     for _ in range(24):  # loops of jejunum and ileum
         loop = rng.uniform((-80, 5, -160), (80, 75, -40)) + rng.uniform(-28, 28, (5, 3))
-        _hollow(body, loop, rng.uniform(9, 13), rng.uniform(5, 60), gas=0.3 * (rng.random() < 0.2), rough_mm=1.5)
+        radius, content, gas = rng.uniform(9, 13), rng.uniform(5, 60), 0.3 * (rng.random() < 0.2)
+        _hollow(body, loop, radius, content, gas, 1.5, SMALL_BOWEL)
 
 
-def _hollow(body: Body, points, radii, content: float, gas: float, rough_mm: float, label: int = BACKGROUND) -> None:
+def _hollow(body: Body, points, radii, content: float, gas: float, rough_mm: float, label: int) -> None:
     """A tube with an enhancing wall, its content, and gas in front, where it rises to in a patient on the back."""
     box, depth = body.tube(points, radii, rough_mm)
     depth = np.where(body.inside[box] & (body.z[box] < body.dome[box]), depth, -np.inf)
@@ -108,18 +125,18 @@ def _hollow(body: Body, points, radii, content: float, gas: float, rough_mm: flo
 def kidneys_and_cava(body: Body) -> None:
     """Kidneys with cortex, medulla and sinus fat, and the inferior vena cava."""
     rng = body.rng
-    for side, height in ((1, -14), (-1, -2)):
+    for side, height, label in ((1, -14, KIDNEY_RIGHT), (-1, -2, KIDNEY_LEFT)):
         centre = body.jitter((side * 58, -48, height), 5)
         box, depth = body.ellipsoid(
             centre, rng.uniform(0.9, 1.1) * np.array([27, 25, 54]), side * rng.normal(0.2, 0.08), 1.5
         )
-        body.paint(box, depth > 0, body.enhanced("kidney"))
-        body.paint(box, (depth > 7) & (body.fine[box] > -0.3), body.enhanced("medulla"))
+        body.paint(box, depth > 0, body.enhanced("kidney"), label)
+        body.paint(box, (depth > 7) & (body.fine[box] > -0.3), body.enhanced("medulla"), label)
         box, sinus = body.ellipsoid(np.add(centre, (-side * 13, 6, 0)), (12, 10, 24), rough_mm=2)
         body.paint(box, sinus > 0, FAT + 20)
     cava = [(19, -20, -200), (21, -20, -100), (24, -19, -10), (25, -20, 40), (18, -8, 100), (14, 5, 135)]
     box, depth = body.tube([body.jitter(c, 2) for c in cava], rng.uniform(9, 12))
-    body.paint(box, depth > 0, body.enhanced("cava"))
+    body.paint(box, depth > 0, body.enhanced("cava"), CAVA)
 
 
 def spleen(body: Body) -> None:
@@ -177,14 +194,8 @@ def stomach(body: Body) -> None:
 def pancreas_and_duodenum(body: Body) -> None:
     """The duodenum's C around the pancreatic head; neck, body and tail towards the spleen, lobulated."""
     rng = body.rng
-    _hollow(
-        body,
-        [body.jitter(p, 3) for p in ((30, 32, 8), (50, 22, 0), (52, 10, -30), (34, 4, -50), (0, 6, -48))],
-        10.5,
-        25,
-        0.15,
-        1.5,
-    )
+    loop = [body.jitter(p, 3) for p in ((30, 32, 8), (50, 22, 0), (52, 10, -30), (34, 4, -50), (0, 6, -48))]
+    _hollow(body, loop, 10.5, 25, 0.15, 1.5, DUODENUM)
     course = [(30, 17, -20), (24, 20, -2), (6, 23, 9), (-24, 21, 15), (-58, -4, 25), (-80, -20, 33)]
     shift, size = rng.normal(0, 4, 3), rng.uniform(0.85, 1.1)
     box, depth = body.tube(
@@ -209,8 +220,8 @@ def vessels(body: Body) -> None:
     tube([confluence, (25, 6, 22), (45, 5, 41)], (8, 8, 7), vein, VEIN)
     tube([confluence, (-22, 8, 12), (-56, -12, 23), (-86, -26, 34)], (6.2, 5.8, 5.4, 4.6), vein, VEIN)
     aorta = [(-15, -29, 230), (-14, -26, 110), (-12, -20, 20), (-4, -18, -95)]
-    for side in (-1, 1):
-        tube([aorta[-1], (side * 18, -18, -120), (side * 42, -4, -190)], (6.5, 6, 5), artery, BACKGROUND)
+    for side, label in ((-1, ILIAC_ARTERY_LEFT), (1, ILIAC_ARTERY_RIGHT)):
+        tube([aorta[-1], (side * 18, -18, -120), (side * 42, -4, -190)], (6.5, 6, 5), artery, label)
     tube(aorta, wide * np.array([10, 9.5, 8.5, 7]), artery, ARTERY)
     tube([(-12, -14, 18), (-8, 3, 24)], 4.2, artery, ARTERY)
     tube([(-8, 3, 24), (18, 8, 25), (42, 10, 36)], (3.4, 3.0, 2.6), artery, ARTERY)
@@ -227,26 +238,33 @@ def skeleton(body: Body) -> None:
     waist = 1 + 0.10 * np.cos(2 * np.pi * level)
     radius = np.sqrt((x / (22 * waist)) ** 2 + ((y - front) / (16 * waist)) ** 2)
     vertebra, disc = radius < 1, (np.abs(level - 0.0) < 0.1) | (level > 0.9)
-    vertebra &= body.labels == BACKGROUND  # the aorta lies on it
-    body.hu[vertebra] = np.where(
-        disc, 75, np.where((radius > 0.86) | (np.abs(level - 0.5) > 0.36), cortex * 0.75, spongy)
-    )[vertebra]
+    free = (body.labels == BACKGROUND) | (body.labels > PANCREAS)
+    vertebra &= free  # the aorta lies on it
+    shell = (radius > 0.86) | (np.abs(level - 0.5) > 0.36)
+    body.hu[vertebra] = np.where(disc, 75, np.where(shell, cortex * 0.75, spongy))[vertebra]
+    body.labels[vertebra] = np.where(disc[vertebra], DISCS, VERTEBRAE)
+
+    def put(where: np.ndarray, hu: float, label: int) -> None:
+        """Organs of the paper that it covers keep their class."""
+        body.hu[where] = hu
+        body.labels[where & free] = label
+
     canal = np.hypot(x, y - front + 26)
-    body.hu[(canal < 16) & ~vertebra & (level > 0.15)] = cortex * 0.7
-    body.hu[(np.abs(x) < 3.5) & (y < front - 32) & (y > front - 52) & (level > 0.2) & (level < 0.75)] = cortex * 0.7
-    body.hu[(np.abs(y - front + 22) < 5) & (np.abs(x) > 12) & (np.abs(x) < 40) & (np.abs(level - 0.5) < 0.14)] = (
-        cortex * 0.6
-    )
-    body.hu[canal < 9] = 25
+    put((canal < 16) & ~vertebra & (level > 0.15), cortex * 0.7, VERTEBRAE)
+    spinous = (np.abs(x) < 3.5) & (y < front - 32) & (y > front - 52) & (level > 0.2) & (level < 0.75)
+    put(spinous, cortex * 0.7, VERTEBRAE)
+    transverse = (np.abs(y - front + 22) < 5) & (np.abs(x) > 12) & (np.abs(x) < 40) & (np.abs(level - 0.5) < 0.14)
+    put(transverse, cortex * 0.6, VERTEBRAE)
+    put(canal < 9, 25, SPINAL_CORD)
 
     margin = -28 + 0.62 * (y + 90)  # the costal arch rises to the front
     slats = np.sin(2 * np.pi * (z + 0.5 * y) / 27) > 0.25
     ribs = (np.abs(body.under_wall - 5) < 3.5) & (z > margin) & slats & (np.abs(x) > 20)
-    body.hu[ribs] = cortex * 0.85
-    body.hu[(np.abs(body.under_wall - 4) < 5) & (np.abs(x) < 17) & (y > 40) & (z > 105)] = spongy
-    for side in (-1, 1):
+    put(ribs, cortex * 0.85, RIBS)
+    put((np.abs(body.under_wall - 4) < 5) & (np.abs(x) < 17) & (y > 40) & (z > 105), spongy, STERNUM)
+    for side, label in ((-1, HIP_LEFT), (1, HIP_RIGHT)):
         box = body.near((side * 90, -35, -150), 60)
         # A blade that opens upwards.
         across = side * body.x[box] - 62 - 0.42 * (body.z[box] + 170) - 0.25 * (body.y[box] + 40)
         rim = ((body.y[box] + 35) / 62) ** 2 + ((body.z[box] + 190) / 84) ** 2 < 1
-        body.paint(box, (np.abs(across) < 5) & rim & (body.under_wall[box] > 0), cortex)
+        body.paint(box, (np.abs(across) < 5) & rim & (body.under_wall[box] > 0), cortex, label)

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 from scipy.ndimage import gaussian_filter, zoom
 
-from lightning_dice.data.seven import BACKGROUND
+from lightning_dice.data.labels import BACKGROUND
 
 SPACING_MM = 3.0
 SHAPE_XY = (128, 112)

@@ -4,47 +4,59 @@ import gzip
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 
 from lightning_dice.data.cases import Case
 from lightning_dice.data.layouts.nnunet import nnunet_cases
-from lightning_dice.data.phantom.anatomy import paint_anatomy
+from lightning_dice.data.phantom.anatomy import LIVER, PANCREAS, STRUCTURES, paint_anatomy
 from lightning_dice.data.phantom.body import SPACING_MM, Body, draw_patient
-from lightning_dice.data.seven import NAMES
+from lightning_dice.data.phantom.tumours import LIVER_TUMOUR, paint_tumours
 from lightning_dice.errors import InputError
 from lightning_dice.files import locked, remove_leftovers, replacing
 from lightning_dice.parallel import run_all
 
-VERSION = 1  # raise it when the same seed and case give another phantom
+VERSION = 2  # raise it when the same seed and case give another phantom
+TUMOURS = 1  # what the seed of their random stream ends in
 
 
 @dataclass(frozen=True)
 class Phantom:
-    """A CT in HU, int16 (X, Y, Z) in RAS+, its class indices, uint8 of the same shape, and the affine (4, 4) in mm."""
+    """A CT in HU, int16 (X, Y, Z) in RAS+, its label values, uint8 of the same shape, and the affine (4, 4) in mm."""
 
     hu: np.ndarray
     labels: np.ndarray
     affine: np.ndarray
 
 
-def make_phantom(seed: int, case: int) -> Phantom:
-    """The phantom of this seed and case number; nothing else has an influence on it."""
+def make_phantom(seed: int, case: int, tumours: bool = False) -> Phantom:
+    """The phantom of this seed and case number; nothing else has an influence on it, and with tumours it differs in
+    their voxels alone."""
     rng = np.random.default_rng((seed, case))
     body = Body(draw_patient(rng), rng)
     paint_anatomy(body)
     affine = np.diag([SPACING_MM, SPACING_MM, SPACING_MM, 1.0])
     affine[:3, 3] = [axis.flat[0] for axis in body.grid]
-    return Phantom(body.scan(), body.labels, affine)
+    hu = body.scan()
+    if tumours:
+        paint_tumours(body, hu, np.random.default_rng((seed, case, TUMOURS)))
+    return Phantom(hu, body.labels, affine)
 
 
 def write_phantoms(
-    root: Path | str, cases: int, seed: int = 0, workers: int | None = None, progress: bool = True
+    root: Path | str,
+    cases: int,
+    seed: int = 0,
+    workers: int | None = None,
+    progress: bool = True,
+    tumours: bool = False,
 ) -> None:
     """Write `cases` phantoms in nnU-Net's raw layout, those that are not there yet.
 
-    An interrupted generation goes on where it stopped. The bytes depend on seed and case number alone.
+    An interrupted generation goes on where it stopped. The bytes depend on seed, case number and `tumours` alone. Those
+    of version 1, whose label files hold the paper's organs only, are drawn anew.
 
     Raises:
         InputError: the folder holds another data set than the one asked for, or a damaged `dataset.json`.
@@ -53,8 +65,9 @@ def write_phantoms(
     if cases < 1:
         raise InputError(f"phantoms={cases}: expected at least one")
     with locked(root):  # of several runs that start together one draws them
-        _describe(root / "dataset.json", cases, seed)
-        missing = [(root, seed, case) for case in range(cases) if not all(p.is_file() for p in _paths(root, case))]
+        _describe(root, cases, seed, tumours)
+        cases_left = [case for case in range(cases) if not all(path.is_file() for path in _paths(root, case))]
+        missing = [(root, seed, case, tumours) for case in cases_left]
         try:
             run_all(_write, missing, "phantoms", workers, progress)
         finally:
@@ -62,13 +75,18 @@ def write_phantoms(
                 remove_leftovers(root / folder, (".nii.gz",))
 
 
-def _describe(file: Path, cases: int, seed: int) -> None:
+def _describe(root: Path, cases: int, seed: int, tumours: bool) -> None:
     """Write the description of a new data set, or see that it is the one which is there."""
+    file = root / "dataset.json"
+    labels: dict[str, int | list[int]] = {name: value for value, name in enumerate(STRUCTURES)}
+    if tumours:  # nnU-Net's regions: a tumour is liver, too, for a network that has no class for it
+        labels |= {"liver": [LIVER, LIVER_TUMOUR], "liver_tumour": LIVER_TUMOUR}
     description = {
         "name": "lightning_dice phantoms",
         "description": "synthetic portal-venous abdominal CTs",
         "channel_names": {"0": "CT"},
-        "labels": {name: index for index, name in enumerate(NAMES)},
+        "labels": labels,
+        **({"regions_class_order": list(range(1, len(labels)))} if tumours else {}),
         "numTraining": cases,
         "file_ending": ".nii.gz",
         "generator": {"name": "lightning_dice.data.phantom", "version": VERSION, "seed": seed},
@@ -76,30 +94,46 @@ def _describe(file: Path, cases: int, seed: int) -> None:
     try:
         found = json.loads(file.read_bytes())
     except FileNotFoundError:
-        with replacing(file) as path:
-            path.write_text(json.dumps(description, indent=2))
+        _save(file, description)
         return
     except (OSError, ValueError) as error:
         raise InputError(
             f"{file}: cannot be read ({error}); remove its folder, and the phantoms are drawn anew, or give data.root "
             "another one"
         ) from None
-    if found != description:
+    if not tumours and found == _first_version(description):
+        print(f"{root}: drawn by an earlier version, with fewer labels; drawing them anew", flush=True)
+        for case in range(cases):
+            _paths(root, case)[1].unlink(missing_ok=True)
+        _save(file, description)  # last: after a kill it all begins again
+    elif found != description:
+        kind = "with" if tumours else "without"
         raise InputError(
-            f"{file}: describes another data set than {cases} phantoms of version {VERSION} and seed {seed}; "
-            "give data.root another folder, or remove this one"
+            f"{file}: describes another data set than {cases} phantoms {kind} tumours, of version {VERSION} and seed "
+            f"{seed}; give data.root another folder, or remove this one"
         )
 
 
-def phantom_cases(root: Path | str, cases: int, seed: int = 0) -> list[Case]:
+def _save(file: Path, description: dict[str, Any]) -> None:
+    with replacing(file) as path:
+        path.write_text(json.dumps(description, indent=2))
+
+
+def _first_version(description: dict[str, Any]) -> dict[str, Any]:
+    """How version 1 described the same images."""
+    labels = {name: value for name, value in description["labels"].items() if value <= PANCREAS}
+    return description | {"labels": labels, "generator": description["generator"] | {"version": 1}}
+
+
+def phantom_cases(root: Path | str, cases: int, seed: int = 0, tumours: bool = False) -> list[Case]:
     """A layout that makes its own data: write what is missing of the phantoms, and list them."""
-    write_phantoms(root, cases, seed)
+    write_phantoms(root, cases, seed, tumours=tumours)
     return nnunet_cases(root)
 
 
-def _write(root: Path, seed: int, case: int) -> None:
+def _write(root: Path, seed: int, case: int, tumours: bool) -> None:
     """Both files before one gets its name."""
-    phantom, (image, label) = make_phantom(seed, case), _paths(root, case)
+    phantom, (image, label) = make_phantom(seed, case, tumours), _paths(root, case)
     with replacing(label) as path:
         _write_nifti(path, phantom.labels, phantom.affine)
         with replacing(image) as path:
