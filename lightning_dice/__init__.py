@@ -1,3 +1,3 @@
 """Class weighting of the Dice loss in multi-organ CT segmentation, after Shen et al. 2018."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

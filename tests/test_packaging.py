@@ -11,6 +11,8 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from lightning_dice import __version__
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -37,12 +39,12 @@ def installed(tmp_path_factory) -> Path:
 
 
 def test_the_wheel_holds_the_package_with_its_configuration_and_nothing_else(installed):
-    assert {path.name for path in installed.iterdir()} == {"lightning_dice", "lightning_dice-0.1.0.dist-info"}
+    assert {path.name for path in installed.iterdir()} == {"lightning_dice", f"lightning_dice-{__version__}.dist-info"}
     for source, place in (("lightning_dice", "lightning_dice"), ("conf", "lightning_dice/conf")):
         for path in (ROOT / source).rglob("*"):
-            if path.suffix in (".py", ".yaml", ".html"):
+            if path.suffix in (".py", ".yaml", ".html", ".typed"):
                 assert (installed / place / path.relative_to(ROOT / source)).read_bytes() == path.read_bytes()
-    assert (installed / "lightning_dice-0.1.0.dist-info" / "licenses" / "LICENSE").is_file()
+    assert (installed / f"lightning_dice-{__version__}.dist-info" / "licenses" / "LICENSE").is_file()
 
 
 def test_a_command_runs_from_any_folder(installed, tmp_path):
@@ -63,7 +65,7 @@ def test_constraints_pin_what_the_project_asks_for():
     pins = {}
     for line in (ROOT / "constraints.txt").read_text().splitlines():
         if not line.startswith("#"):
-            name, version = line.split("==")
+            name, version = line.partition(";")[0].strip().split("==")
             pins[name.lower().replace("_", "-")] = version
     for text in wanted:
         requirement = Requirement(text)
@@ -80,3 +82,24 @@ def test_the_top_level_is_the_designs():
         "pyproject.toml", "README.md", "conf", "lightning_dice", "tests", "Makefile",
         "LICENSE", "CITATION.cff", "constraints.txt",
     }  # fmt: skip
+
+
+def test_the_version_stands_in_one_place():
+    files = (
+        "pyproject.toml",
+        "CITATION.cff",
+        "README.md",
+        "Makefile",
+        *map(str, (ROOT / "lightning_dice").rglob("*.py")),
+    )
+    holding = [file for file in files if f'"{__version__}"' in (ROOT / file).read_text(encoding="utf-8")]
+    assert holding == [str(ROOT / "lightning_dice" / "__init__.py")]
+    assert f"## {__version__}" in (ROOT / ".github" / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_the_workflow_runs_what_ci_runs_on_the_versions_that_the_package_names():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "tests.yml").read_text())
+    (job,) = workflow["jobs"].values()
+    assert job["steps"][-1] == {"run": "bash .ci/run"}
+    project = (ROOT / "pyproject.toml").read_text()
+    assert [f'Python :: {version}"' in project for version in job["strategy"]["matrix"]["python"]] == [True] * 4
