@@ -23,7 +23,7 @@ class SegmentationModule(pl.LightningModule):
 
     Not annotated is not background. Where the network knows a class that the data do not annotate, its probability
     counts as background's (the marginal loss of Shi et al. 2021, Medical Image Analysis 70:101979), so that it is
-    neither taught nor forbidden; where the data annotate a class that the network does not know, it is background.
+    neither taught nor forbidden.
 
     Every `log_every_n_steps` steps of the trainer, and after the last one, its loggers get `train/loss`, the mean since
     the last time, and `train/dice/CLASS`, the Dice of the argmax over all voxels of these steps' patches. Validations

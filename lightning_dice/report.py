@@ -64,10 +64,9 @@ def report(config: DictConfig) -> Path:
     lines = {"Cells": [f"{cell.name}: {cell.states}" for cell in cells], "Ranking": ranks, "Notes": notes}
     _write(folder / "index.html", page_html(cells, table, pairs, lines, observations, pictures))
 
-    print("\n".join([*lines["Cells"], "", *ranks, ""]))
-    for ours, _ in observations:
-        print(f"{ours.claim}: {ours.answer} ({ours.figures})")
-    print("\n".join(["", *remarks, "", f"written to {folder}"]))
+    claims = [f"{ours.claim}: {ours.answer} ({ours.figures})" for ours, _ in observations]
+    told = lines["Cells"], ranks, claims, remarks, [f"written to {folder}"]
+    print("\n\n".join("\n".join(said) for said in told if said))
     return folder
 
 

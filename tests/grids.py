@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from lightning_dice.data.labels import LabelSet
 from lightning_dice.naming import setting_text
-from lightning_dice.runs import SCORE_COLUMNS, Run, metric_columns, write_json
+from lightning_dice.runs import SCORE_COLUMNS, Run, metric_columns, read_labels, write_json
 from tests.conftest import PAPER, tiny_case, write_nifti
 
 SPACING = np.diag([3.0, 3.0, 3.0, 1.0])
@@ -84,6 +84,7 @@ def write_pictures(run: Run, store: Path, cases: list[str]) -> None:
     files = {}
     for number, case in enumerate(cases):
         hu, label = tiny_case(number)
+        label[label >= len(read_labels(run))] = 0
         image = store / f"{case}.image.npy"
         np.save(image, ((hu + 500) / 1000).clip(0, 1).astype(np.float16))
         np.save(store / f"{case}.label.npy", label)

@@ -147,7 +147,8 @@ def test_a_name_may_leave_out_what_file_systems_mind(tmp_path):
     [
         ([], "simple, 0.01"),
         (["loss.smooth=0.5", "seed=3"], "simple, 0.01, loss.smooth=0.5"),
-        (["optim.eps=1e-12", "labels.classes=[liver,vein]"], "simple, 0.01, labels.classes=[liver,vein], optim.eps=1e-12"),
+        (["optim.eps=1e-12", "labels.classes=[liver,vein]"],
+         "simple, 0.01, labels.classes=[liver,vein], optim.eps=1e-12"),
         (["+optim.betas=[0.5,0.9]", "compile=true", "loss.normalize=mean"],
          "simple, 0.01, compile=true, loss.normalize=mean, optim.betas=[0.5,0.9]"),
         (["data.preparation.factor=null", "data.preparation.spacing_mm=2.5", "optim.lr=0.0100000001"],

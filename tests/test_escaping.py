@@ -24,7 +24,7 @@ from lightning_dice.pictures.slices import Pictured, slices_figure
 from tests.conftest import tiny_case
 from tests.damaged import write_sound
 from tests.grids import PAPER, write_pictures, write_run
-from tests.test_paper import metrics
+from tests.test_pictures import metrics
 from tests.test_report import make_report
 
 IMAGE, SCRIPT, MATH = "<img src=x onerror=alert(1)>", "<script>alert(1)</script><!--\u2028", r"$\frac{$"

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from lightning_dice.data.labels import label_set
 from tests.grids import write_pictures, write_run
 from tests.test_escaping import HOSTILE, LOSS, SETTING, hostile_report
 from tests.test_report import CASES, MEANS, cases_around, make_report
@@ -150,6 +151,20 @@ def test_the_claims_are_told_with_their_grounds(page):
         f"as printed: {word}" for word in ("yes", "no", "yes", "yes")
     ]
     assert "4 cases in common, too few for an interval that decides; 6 would do" in rows.nth(0).inner_text()
+
+
+def test_the_page_of_other_classes_shows_them(browser, tmp_path):
+    labels = label_set("mine", {"kidney_left": None, "tumour": {"colour": "#ff0000"}})
+    run = write_run(tmp_path, "simple", 0.01, {case: [0.9, 0.5, 0.4] for case in CASES}, labels=labels)
+    write_pictures(run, tmp_path / "store", CASES)
+    page = opened(browser, make_report(tmp_path) / "index.html")
+    assert page.said == []
+    assert page.locator("#legend .organ").all_text_contents() == ["kidney_left", "tumour"]
+    swatch = page.locator("#legend .swatch").nth(1)
+    assert swatch.evaluate("swatch => getComputedStyle(swatch).backgroundColor") == "rgb(255, 0, 0)"
+    page.wait_for_function("document.querySelectorAll('#solid .legendtext').length === 2")
+    assert page.locator("h3").all_text_contents() == ["Cells", "Ranking", "Notes", "Worst cases"]
+    assert page.locator("#table1 tbody th").all_text_contents()[:3] == ["background", "kidney_left", "tumour"]
 
 
 def test_names_that_are_markup_are_shown_as_they_stand(browser, tmp_path):

@@ -36,7 +36,7 @@ def learning_curves(table: pd.DataFrame, labels: LabelSet, title: str) -> Figure
     for axis, stage in zip(axes[1:], stages, strict=True):
         draw_dice(axis, table, labels, stage)
         axis.set(title=f"Dice, {STAGES[stage]}", xlabel="iteration", ylim=(0, 1.01))
-    handles = axes[-1].get_legend_handles_labels()[0]
+    handles = axes[1].get_legend_handles_labels()[0]
     if len(labels.organs) > MOST_TOLD:
         lower_legend(figure, handles)
     else:

@@ -12,7 +12,8 @@ from lightning_dice.data.labels import BACKGROUND, LabelSet
 
 MOST_TOLD = 10  # organs that a legend lists whether or not they are in the picture
 MANY = 30  # entries, beyond which they are smaller
-HANDLE_EMS = 4.8  # of an entry beside its text: matplotlib's handle 2, space behind it 0.8 and between columns 2
+HANDLE_LENGTH = 3.0  # in ems, enough to tell dashes
+HANDLE_EMS = HANDLE_LENGTH + 2.8  # of an entry beside its text: space behind the handle 0.8, between columns 2
 LINE_EMS = 1.8
 
 
@@ -40,4 +41,5 @@ def lower_legend(figure: Figure, handles: Sequence[Artist], size: float = 10.0) 
     columns = next(fitting, 1)
     lines = -(-len(handles) // columns)
     figure.set_figheight(figure.get_figheight() + (lines - 1) * LINE_EMS * size / 72)
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=size)
+    look = {"ncols": columns, "fontsize": size, "handlelength": HANDLE_LENGTH, "frameon": False}
+    figure.legend(handles=handles, loc="outside lower center", **look)
