@@ -1,5 +1,3 @@
-import dataclasses
-
 import pytorch_lightning as pl
 import torch
 from torch import nn
