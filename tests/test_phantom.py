@@ -11,8 +11,8 @@ from lightning_dice.data.phantom.dataset import make_phantom
 from tests.conftest import NAMES, PAPER
 
 ALL = shipped_labels("phantom_all").names  # with tumours
-# Voxels and mean HU of the paper's classes as version 1 drew them: what else is labelled changed neither, bit by bit, on
-# the machine where both were drawn. Another one may round a few voxels otherwise.
+# Voxels and mean HU of the paper's classes as version 1 drew them; what else is labelled changed neither, bit by bit
+# where both were drawn. Another machine may round a few voxels otherwise.
 FIRST_VERSION = {
     (0, 0): (
         [1731299, 3037, 941, 61004, 10409, 11620, 1230, 1132],

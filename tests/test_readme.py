@@ -1,5 +1,6 @@
 """README's commands run, word by word but for the scale and the folders that the reader is to fill in."""
 
+import json
 import os
 import re
 import shlex
@@ -10,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lightning_dice.data.layouts.totalsegmentator import MASKS
-from tests.conftest import tiny_case, write_nifti, write_nnunet
+from tests.conftest import NAMES, tiny_case, write_nifti, write_nnunet
 from tests.ct_series import write_series
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -26,13 +26,17 @@ def desk(tmp_path_factory) -> Path:
     """A folder to work in, with the reader's data sets."""
     folder = tmp_path_factory.mktemp("desk")
     write_nnunet(folder / "DATASET", 6)
+    description = json.loads((folder / "DATASET" / "dataset.json").read_text())
+    description["labels"] |= {"kidney_left": 6, "kidney_right": 7}  # in place of gallbladder and pancreas
+    del description["labels"]["gallbladder"], description["labels"]["pancreas"]
+    (folder / "DATASET" / "dataset.json").write_text(json.dumps(description))
     hu, label = tiny_case(0)
     write_nifti(folder / "SCAN.nii.gz", hu)
     write_series(folder / "DICOM", hu)
     write_nifti(folder / "DATASET" / "scans" / "a.nii.gz", hu)
-    write_nifti(folder / "DATASET" / "truth" / "a.nii.gz", label)
+    write_nifti(folder / "DATASET" / "truth" / "a.nii.gz", np.where(np.isin(label, (3, 7)), label, 0).astype(np.uint8))
     write_nifti(folder / "TOTALSEGMENTATOR" / "s0000" / "ct.nii.gz", hu)
-    for index, mask in enumerate(MASKS, start=1):
+    for index, mask in enumerate(("aorta", "portal_vein_and_splenic_vein", *NAMES[3:]), start=1):
         path = folder / "TOTALSEGMENTATOR" / "s0000" / "segmentations" / f"{mask}.nii.gz"
         write_nifti(path, (label == index).astype(np.uint8))
     return folder
@@ -50,7 +54,7 @@ def scaled(command: str) -> list[str]:
 
 def test_the_commands_of_readme_run_one_after_the_other(desk):
     python = [shlex.join(shlex.split(command)) for command in COMMANDS if command.startswith("python -m ")]
-    assert len(python) == 14
+    assert len(python) == 15
     # What the evaluation needs is the demo's run, which README gets from `make demo`.
     demo = "python -m lightning_dice.train experiment=demo loss=simple optim.lr=0.01"
     environment = os.environ | {"LIGHTNING_DICE_CACHE": str(desk / "cache"), "CUDA_VISIBLE_DEVICES": ""}
@@ -64,7 +68,9 @@ def test_the_commands_of_readme_run_one_after_the_other(desk):
     assert runs == grid | {
         "phantom/smoke/loss=simple,lr=0.01,seed=1",
         "phantom/smoke/loss=square,lr=0.001,seed=2",
-        "nnunet/smoke/loss=simple,lr=0.01,seed=0,data.patch_size=16,data.preparation.spacing_mm=3",
+        "nnunet/smoke/loss=simple,lr=0.01,seed=0,data.patch_size=16,data.preparation.spacing_mm=3,labels=dataset",
+        "nnunet/smoke/loss=simple,lr=0.01,seed=0,data.patch_size=16,data.preparation.spacing_mm=3,labels=dataset,"
+        "labels.classes=[liver,kidney(kidney_left+kidney_right)]",
     }
     evaluated = desk / "runs/phantom/smoke/loss=simple,lr=0.01,seed=1/evaluate"
     assert sorted(path.name for path in evaluated.iterdir()) == ["phantom,last", "totalsegmentator,last"]
@@ -87,6 +93,6 @@ def test_readmes_python_runs(desk):
 
 
 def test_pictures_and_files_that_readme_shows_are_there():
-    links = re.findall(r"\]\((?!https?:)([^)]+)\)", README)
+    links = re.findall(r"\]\((?!https?:|#)([^)]+)\)", README)
     assert len(links) >= 3
     assert all((Path(__file__).parents[1] / link).is_file() for link in links)
