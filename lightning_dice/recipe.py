@@ -65,6 +65,8 @@ class Recipe:
         if entry.get("format", 1) == 1:  # some of the paper's classes, by name; the paper's network, by its arguments
             labels = shipped_labels("paper").select(fields["classes"][1:])
             network = {"_target_": "lightning_dice.network.UNet3D", **entry["network"]}
+        elif entry["format"] != FORMAT:
+            raise ValueError(f"format {entry['format']}")
         else:
             labels = LabelSet.from_plain(fields["labels"])
             network = dict(fields["network"])
