@@ -150,6 +150,14 @@ def test_a_network_of_another_class_takes_what_it_can_of_the_settings():
     assert module.network.weight.shape == (8, 1, 3, 3, 3)
 
 
+def test_what_is_no_network_is_refused():
+    config = settle(composed("train", "network._target_=collections.Counter"))
+    with pytest.raises(
+        InputError, match=r"^network\._target_=collections\.Counter: makes a Counter; expected a Module"
+    ):
+        build_module(config, with_one_case(config))
+
+
 @pytest.mark.parametrize(
     ("overrides", "divisor"),
     [

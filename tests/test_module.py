@@ -1,12 +1,15 @@
 import dataclasses
 
+import pytest
 import pytorch_lightning as pl
 import torch
+from monai.networks.nets import DynUNet, SegResNetDS
 from torch import nn
 
 from lightning_dice.config import shipped_labels
 from lightning_dice.data.patches import Batch
 from lightning_dice.data.volumes import Preparation
+from lightning_dice.errors import InputError
 from lightning_dice.module import SegmentationModule
 from lightning_dice.recipe import Recipe
 
@@ -77,6 +80,23 @@ def test_labels_are_numbered_as_the_network_has_them_unless_the_data_are_numbere
     other = module_of(classes=PAPER.select(["spleen", "liver"]), labels=PAPER)
     assert trained_on(other, label + 3)[2].flatten().tolist() == [2, 1, 0, 1]
     assert other.label_map(logits).flatten().tolist() == [0, 4, 3]
+
+
+@pytest.mark.parametrize(
+    ("network", "told"),
+    [
+        (nn.Conv3d(1, 7, 1), r"\(2, 7, 8, 8, 8\)"),
+        (nn.Sequential(nn.Conv3d(1, 16, 1), nn.Unflatten(1, (2, 8))), r"\(2, 2, 8, 8, 8, 8\)"),
+        (DynUNet(3, 1, 8, [3] * 3, [1, 2, 2], [2, 2], [2, 4, 8], deep_supervision=True), r"\(2, 2, 8, 8, 8, 8\)"),
+        (SegResNetDS(3, 8, out_channels=8, blocks_down=[1, 1, 1], dsdepth=2), "a list"),
+    ],
+)
+def test_a_network_that_gives_no_logits_of_the_classes_is_told_in_one_line(network, told):
+    module = SegmentationModule(network, RECIPE, Recorder())
+    with pytest.raises(
+        InputError, match=rf"^network\._target_=torch\.nn\.Conv3d: gives {told}; expected logits \(B, 8, X"
+    ):
+        trained_on(module, torch.zeros(2, 8, 8, 8, dtype=torch.uint8))
 
 
 def test_with_all_classes_annotated_nothing_changes():

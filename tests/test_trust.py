@@ -5,6 +5,7 @@ import sys
 
 import monai.networks.nets
 import pytest
+import torch
 from omegaconf import OmegaConf
 from torch import nn
 
@@ -12,6 +13,7 @@ from lightning_dice.data.layouts.nnunet import nnunet_cases
 from lightning_dice.errors import InputError
 from lightning_dice.evaluate import evaluate
 from lightning_dice.network import UNet3D
+from lightning_dice.recipe import CHECKPOINT_KEY
 from lightning_dice.runs import Run, read_config
 from lightning_dice.trust import TRUSTED, check_trust, trusted_class
 from tests.test_train import composed, config_of, finished  # noqa: F401 (a fixture)
@@ -23,6 +25,14 @@ def spy(root, **_):
     """What a run's configuration may name as its layout."""
     called.append(root)
     return nnunet_cases(root)
+
+
+class StrangeNet(UNet3D):
+    """What a run's checkpoint may name as its network."""
+
+    def __init__(self, num_classes, **arguments):
+        super().__init__(num_classes=num_classes, **arguments)
+        called.append(num_classes)
 
 
 @pytest.fixture
@@ -54,6 +64,18 @@ def test_code_that_a_configuration_names_is_run_only_when_the_user_trusts_it(str
     assert not (run.folder / "evaluate").exists()
     evaluated(run, tmp_path, "trust=true")
     assert len(called) == 1
+
+
+def test_a_network_that_a_checkpoint_names_is_built_only_when_the_user_trusts_it(strange, tmp_path):
+    run = strange()
+    checkpoint = torch.load(run.last, weights_only=True)
+    checkpoint[CHECKPOINT_KEY]["recipe"]["network"]["_target_"] = "tests.test_trust.StrangeNet"
+    torch.save(checkpoint, run.last)
+    with pytest.raises(InputError, match=r"last\.ckpt: wants to run tests\.test_trust\.StrangeNet; .*trust=true"):
+        evaluated(run, tmp_path)
+    assert not called
+    evaluated(run, tmp_path, "trust=true")
+    assert called == [8]
 
 
 def test_a_module_of_ours_is_no_way_to_others_code(strange, tmp_path):
