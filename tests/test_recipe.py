@@ -126,7 +126,7 @@ def test_a_checkpoint_of_a_later_version_is_told_to_be_one(tmp_path):
 def test_a_recipe_that_is_not_whole_is_refused_in_one_line(tmp_path, change):
     save(tmp_path / "a.ckpt", unet())
     edit(tmp_path / "a.ckpt", change)
-    with pytest.raises(InputError, match=r"a\.ckpt: its network or its recipe is not whole \(.+\); train") as refusal:
+    with pytest.raises(InputError, match=r"a\.ckpt: its network cannot be rebuilt \(.+\); make") as refusal:
         load_network(tmp_path / "a.ckpt")
     assert "\n" not in str(refusal.value)
 
@@ -239,6 +239,13 @@ def test_a_network_of_the_users_own_trains_and_predicts_for_who_trusts_it(nnunet
     assert "users_own_net" not in sys.modules
     assert not (tmp_path / "out").exists()
     assert predicted(run, nnunet_root, tmp_path / "out", "trust=true").shape == SHAPE
+    (tmp_path / "users_own_net.py").rename(tmp_path / "moved.py")
+    monkeypatch.delitem(sys.modules, "users_own_net")
+    with pytest.raises(
+        InputError, match=r"last\.ckpt: its network cannot be rebuilt \(.*No module named 'users_own_net'"
+    ):
+        load_network(run.last, trust=True)
+    (tmp_path / "moved.py").rename(tmp_path / "users_own_net.py")
     again, recipe = load_network(run.last, trust=True)
     assert recipe.network == {"_target_": "users_own_net.Net", "classes": 8, "width": 3}
     assert again.layers[0].out_channels == 3
