@@ -94,7 +94,12 @@ def build_datamodule(config: DictConfig, labels: LabelChoice | None = None) -> C
 def build_module(config: DictConfig, data: CTDataModule) -> SegmentationModule:
     """Network, loss and optimiser around the training data, which must be set up: the loss gets its class counts."""
     description = describe_network(config.network, len(data.labels))
-    network = channels_last(_build(description, "network", _convert_="all"))
+    network = _build(description, "network", _convert_="all")
+    if not isinstance(network, nn.Module):
+        raise InputError(
+            f"network._target_={config.network._target_}: makes a {type(network).__name__}; expected a Module"
+        )
+    network = channels_last(network)
     divisor = getattr(network, "divisor", config.network.get("_divisor_", 1))
     if any(size % divisor for size in data.patch_size):
         raise InputError(

@@ -134,7 +134,18 @@ class SegmentationModule(pl.LightningModule):
         return self._places[label.long()]
 
     def taught_logits(self, logits: Tensor) -> Tensor:
-        """All classes' logits (B, L, ...) → the taught ones' (B, K, ...); the others' probability is background's."""
+        """All classes' logits (B, L, X, Y, Z) → the taught ones' (B, K, X, Y, Z); the others' share is background's.
+
+        Raises:
+            InputError: the network gives something else, such as the outputs of several depths.
+        """
+        classes = len(self.recipe.labels)
+        if not isinstance(logits, Tensor) or logits.dim() != 5 or logits.shape[1] != classes:
+            given = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+            raise InputError(
+                f"network._target_={self.recipe.network['_target_']}: gives {given}; expected logits (B, {classes}, "
+                "X, Y, Z), in one tensor"
+            )
         if self.taught == self.recipe.labels.names:
             return logits
         places = self.recipe.labels.indices(self.taught[1:])

@@ -22,6 +22,7 @@ from lightning_dice.trust import trusted_class
 
 CHECKPOINT_KEY = "lightning_dice"
 FORMAT = 2  # of the entry under that key
+MOST_TOLD = 200  # characters of a reason; torch lists all weights that do not fit
 DAMAGE = (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ImportError, InstantiationException)
 
 
@@ -65,6 +66,8 @@ class Recipe:
         if entry.get("format", 1) == 1:  # some of the paper's classes, by name; the paper's network, by its arguments
             labels = shipped_labels("paper").select(fields["classes"][1:])
             network = {"_target_": "lightning_dice.network.UNet3D", **entry["network"]}
+        elif entry["format"] != FORMAT:
+            raise ValueError(f"format {entry['format']}")
         else:
             labels = LabelSet.from_plain(fields["labels"])
             network = dict(fields["network"])
@@ -128,5 +131,9 @@ def _whole(path: Path | str) -> Iterator[None]:
     try:
         yield
     except DAMAGE as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"{path}: its network or its recipe is not whole ({reason}); train the run anew") from None
+        reason = " ".join(str(error.__cause__ or error).split())[
+            :MOST_TOLD
+        ]  # Hydra's own text says less than its cause
+        raise InputError(
+            f"{path}: its network cannot be rebuilt ({reason}); make it importable as it was, or train the run anew"
+        ) from None

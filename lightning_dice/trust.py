@@ -61,8 +61,8 @@ def trusted_class(network: dict[str, Any], kind: type[Kind], file: Path | str) -
     strange = [name for name in _targets(network) if not is_known or name != target]
     if strange or not is_known:
         raise InputError(
-            f"{file}: wants to run {', '.join(strange) or target}, which is not a network of this package, torch or "
-            "MONAI; add trust=true if you know who made it"
+            f"{file}: wants to run {', '.join(strange) or target}; without trust, only networks of this package, torch "
+            "and MONAI are, with plain arguments; add trust=true if you know who made it"
         )
     return found
 

@@ -129,6 +129,24 @@ def test_a_configuration_that_belies_its_folder_is_believed_and_told(tmp_path):
     assert "labels.classes=all: its config.yaml says optim.eps=1e-12, labels.classes=absent, and counts as such" in said
 
 
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        ({"_target_": "my.Net"}, "my.Net"),
+        ({"_target_": "lightning_dice.network.UNet3D", "base_channels": 8, "levels": 4}, "unet3d_narrow"),
+        (None, "absent"),
+        ({"width": 3}, "null"),
+    ],
+)
+def test_a_network_that_belies_its_folder_is_believed_and_told(tmp_path, network, said):
+    write_run(tmp_path, "simple", 0.01, FIFTY)
+    run = write_run(tmp_path, "simple", 0.01, FIFTY, folder="loss=simple,lr=0.01,seed=0,network=segresnet")
+    if network:
+        OmegaConf.save(OmegaConf.merge(OmegaConf.load(run.config), {"network": network}), run.config)
+    assert f"simple, 0.01, network={said}" in cells_of(tmp_path)
+    assert f"network=segresnet: its config.yaml says network={said}, and counts as such" in remarks_of(tmp_path)
+
+
 def test_a_name_may_leave_out_what_file_systems_mind(tmp_path):
     told = ["compile=true", "betas=[-0.5,0.9]", "where=a_b_c", "nothing=null", "settings=1234abcd"]
     write_run(tmp_path, "simple", 0.001, FIFTY)
@@ -153,6 +171,8 @@ def test_a_name_may_leave_out_what_file_systems_mind(tmp_path):
          "simple, 0.01, compile=true, loss.normalize=mean, optim.betas=[0.5,0.9]"),
         (["data.preparation.factor=null", "data.preparation.spacing_mm=2.5", "optim.lr=0.0100000001"],
          "simple, 0.0100000001, data.preparation.factor=null, data.preparation.spacing_mm=2.5"),
+        (["network=segresnet", "network.init_filters=16"], "simple, 0.01, network=segresnet, network.init_filters=16"),
+        (["~network", "+network._target_=my.Net"], "simple, 0.01, network=my.Net"),
         ([f"data.exclude=[{','.join(f'case_{i}' for i in range(40))}]", "loss.smooth=0.5"], "simple, 0.01, settings="),
     ],
 )  # fmt: skip

@@ -108,6 +108,20 @@ def test_the_learning_rate_reaches_the_optimiser_and_any_module_is_a_loss(tmp_pa
         (["loss._target_=no.such.Loss"], "loss._target_=no.such.Loss: cannot be imported"),
         (["loss.pool=voxel"], "loss: pool='voxel': expected one of batch, sample"),
         (["+loss.gamma=2"], "loss: "),
+        (["network._target_=no.such.Net"], "network._target_=no.such.Net: cannot be imported"),
+        (
+            ["network._target_=torch.nn.Conv3d"],
+            "network._classes_=num_classes: torch.nn.Conv3d has no such argument; expected that of the number of "
+            "classes, among in_channels, out_channels, kernel_size",
+        ),
+        (
+            ["network=segresnet", "+network.out_channels=3"],
+            "network.out_channels=3: is the number of classes, which the data say; leave it out",
+        ),
+        (
+            ["network.levels=2", "network._target_=torch.nn.Conv3d", "+network._classes_=out_channels"],
+            "network.levels=2: torch.nn.Conv3d does not take it; expected one of in_channels, out_channels",
+        ),
         (["optim.betas=[2,3]"], "optim: Invalid beta parameter"),
         (["+optim.momentum=1"], "optim: "),
         (["trainer.accelerator=gpu"], "trainer: "),
@@ -123,6 +137,55 @@ def test_what_objects_refuse_is_told_before_there_are_data(overrides, message):
         settle(composed("train", *overrides))
     assert str(refusal.value).startswith(message)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_network_of_another_class_takes_what_it_can_of_the_settings():
+    overrides = ["experiment=demo", "network._target_=torch.nn.Conv3d", "+network._classes_=out_channels"]
+    config = settle(composed("train", *overrides, "+network.in_channels=1", "+network.kernel_size=[3,3,3]"))
+    assert config.network.keys() == {"_target_", "_classes_", "in_channels", "kernel_size"}
+    module = build_module(config, with_one_case(config))
+    assert module.recipe.network == {
+        "_target_": "torch.nn.Conv3d", "in_channels": 1, "out_channels": 8, "kernel_size": [3, 3, 3],
+    }  # fmt: skip
+    assert module.network.weight.shape == (8, 1, 3, 3, 3)
+
+
+def test_what_is_no_network_is_refused():
+    config = settle(composed("train", "network._target_=collections.Counter"))
+    with pytest.raises(
+        InputError, match=r"^network\._target_=collections\.Counter: makes a Counter; expected a Module"
+    ):
+        build_module(config, with_one_case(config))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "divisor"),
+    [
+        (["network=unet3d_narrow"], 8),  # of the network, by its levels
+        (["network=unet3d_narrow", "network.levels=3"], 4),
+        (["network=monai_unet", "network.channels=[4,8,8,8,8]"], 16),
+        (["network=segresnet", "network.init_filters=8"], 8),
+        (["network=dynunet", "network.filters=[4,4,4,4,4]", "network._divisor_=32"], 32),
+    ],
+)
+def test_a_patch_must_divide_as_the_network_needs_it(overrides, divisor):
+    config = composed("train", *overrides, f"data.patch_size={3 * divisor}")
+    assert build_module(config, with_one_case(config)).recipe.patch_size == (3 * divisor,) * 3
+    config.data.patch_size = [3 * divisor, 2 * divisor, 5 * divisor // 2]
+    with pytest.raises(InputError, match=rf"^data\.patch_size=\[.*\]: each side must be divisible by {divisor} for"):
+        build_module(config, with_one_case(config))
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [("unet3d", 19.07), ("unet3d_narrow", 1.19), ("unet3d_tiny", 0.07), ("monai_unet", 19.23), ("segresnet", 18.80),
+     ("dynunet", 16.54)],
+)  # fmt: skip
+def test_a_network_has_as_many_parameters_as_its_file_says(name, millions):
+    assert f"{millions:.2f} million parameters" in (CONF / "network" / f"{name}.yaml").read_text()
+    config = composed("train", f"network={name}")
+    network = build_module(config, with_one_case(config)).network
+    assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(millions, abs=0.005)
 
 
 def test_the_precision_is_the_devices():

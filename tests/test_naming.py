@@ -39,6 +39,8 @@ def test_what_an_experiment_sets_is_said_by_its_name(preset, data):
         ("optim._target_=torch.optim.NAdam", "optim._target_=torch.optim.NAdam"),
         ("+optim.amsgrad=true", "optim.amsgrad=true"),
         ("network.base_channels=16", "network.base_channels=16"),
+        ("network.base_channels=8", "network=unet3d_narrow"),
+        ("network=segresnet", "network=segresnet"),
         ("data.patch_size=[32,64,64]", "data.patch_size=[32,64,64]"),
         ("data.preparation.window_hu=[-160,240]", "data.preparation.window_hu=[-160,240]"),
         ("data.seed=7", "data.seed=7"),
@@ -49,6 +51,24 @@ def test_what_an_experiment_sets_is_said_by_its_name(preset, data):
 )
 def test_what_differs_is_told(override, told):
     assert name(override) == f"{CELL},{told}"
+
+
+def test_another_network_is_told_by_its_file_and_what_differs_from_it():
+    asked = ["experiment=demo", "seed=0", "network=segresnet", "network.init_filters=16", "+network.dropout_prob=0.1"]
+    assert name(*asked) == f"{CELL},network=segresnet,network.dropout_prob=0.1,network.init_filters=16"
+    assert name("experiment=demo", "seed=0", "network=unet3d") == f"{CELL},network=unet3d"
+    assert name("experiment=demo", "seed=0", "network.levels=3") == f"{CELL},network.levels=3"
+
+
+def test_a_network_of_the_users_own_goes_by_its_class_and_its_settings():
+    asked = ["~network", "+network._target_=my.module.Net", "+network._classes_=classes", "+network.width=3"]
+    assert name(*asked) == f"{CELL},network=my.module.Net,network._classes_=classes,network.width=3"
+
+
+def test_a_network_recorded_before_networks_had_files_of_their_own_is_the_same():
+    config = plain(composed("train", "experiment=demo", "loss=simple", "optim.lr=0.01"))
+    config["network"] = {"_target_": "lightning_dice.network.UNet3D", "base_channels": 8, "levels": 4}
+    assert run_folder(config).name == "loss=simple,lr=0.01,seed=1"
 
 
 @pytest.mark.parametrize(

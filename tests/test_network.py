@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_dice.network import UNet3D, compiled
+from lightning_dice.network import UNet3D, channels_last, compiled
 
 
 def parameters_by_hand(base: int = 32, classes: int = 8) -> int:
@@ -71,6 +71,15 @@ def test_convolutions_start_as_he_proposes():
         if isinstance(module, nn.Conv3d) and module.kernel_size == (3, 3, 3):
             fan_in = 27 * module.in_channels
             assert module.weight.std().item() == pytest.approx((2 / fan_in) ** 0.5, rel=0.05)
+
+
+def test_the_order_in_memory_changes_for_3d_convolutions_alone_and_no_value_does():
+    network = nn.Sequential(nn.Conv3d(2, 4, 3), nn.Conv2d(2, 4, 3))
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    assert channels_last(network) is network
+    assert network[0].weight.is_contiguous(memory_format=torch.channels_last_3d)
+    assert network[1].weight.is_contiguous()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
 def test_where_compiling_fails_a_line_says_so_and_the_network_goes_on(monkeypatch, capsys):

@@ -1,15 +1,21 @@
 """A stranger's run executes nothing."""
 
 import shutil
+import sys
 
+import monai.networks.nets
 import pytest
+import torch
 from omegaconf import OmegaConf
+from torch import nn
 
 from lightning_dice.data.layouts.nnunet import nnunet_cases
 from lightning_dice.errors import InputError
 from lightning_dice.evaluate import evaluate
+from lightning_dice.network import UNet3D
+from lightning_dice.recipe import CHECKPOINT_KEY
 from lightning_dice.runs import Run, read_config
-from lightning_dice.trust import TRUSTED, check_trust
+from lightning_dice.trust import TRUSTED, check_trust, trusted_class
 from tests.test_train import composed, config_of, finished  # noqa: F401 (a fixture)
 
 called = []
@@ -19,6 +25,14 @@ def spy(root, **_):
     """What a run's configuration may name as its layout."""
     called.append(root)
     return nnunet_cases(root)
+
+
+class StrangeNet(UNet3D):
+    """What a run's checkpoint may name as its network."""
+
+    def __init__(self, num_classes, **arguments):
+        super().__init__(num_classes=num_classes, **arguments)
+        called.append(num_classes)
 
 
 @pytest.fixture
@@ -50,6 +64,18 @@ def test_code_that_a_configuration_names_is_run_only_when_the_user_trusts_it(str
     assert not (run.folder / "evaluate").exists()
     evaluated(run, tmp_path, "trust=true")
     assert len(called) == 1
+
+
+def test_a_network_that_a_checkpoint_names_is_built_only_when_the_user_trusts_it(strange, tmp_path):
+    run = strange()
+    checkpoint = torch.load(run.last, weights_only=True)
+    checkpoint[CHECKPOINT_KEY]["recipe"]["network"]["_target_"] = "tests.test_trust.StrangeNet"
+    torch.save(checkpoint, run.last)
+    with pytest.raises(InputError, match=r"last\.ckpt: wants to run tests\.test_trust\.StrangeNet; .*trust=true"):
+        evaluated(run, tmp_path)
+    assert not called
+    evaluated(run, tmp_path, "trust=true")
+    assert called == [8]
 
 
 def test_a_module_of_ours_is_no_way_to_others_code(strange, tmp_path):
@@ -86,3 +112,78 @@ def test_what_is_trusted_is_there_and_this_packages():
         found = getattr(__import__(module, fromlist=[attribute]), attribute)
         assert found.__module__ == module
     check_trust({"a": [{"_target_": TRUSTED[0]}]}, Run(None), trust=False)
+
+
+@pytest.mark.parametrize(
+    ("target", "kind"),
+    [
+        ("lightning_dice.network.UNet3D", UNet3D),
+        ("torch.nn.Conv3d", nn.Conv3d),
+        ("torch.nn.modules.conv.Conv3d", nn.Conv3d),
+        ("monai.networks.nets.UNet", monai.networks.nets.UNet),
+        ("monai.networks.nets.dynunet.DynUNet", monai.networks.nets.DynUNet),
+    ],
+)
+def test_networks_of_known_packages_may_be_rebuilt(target, kind):
+    assert trusted_class({"_target_": target, "sizes": [1, {"a": 2}]}, nn.Module, "x") is kind
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "monai.utils.run_cmd",
+        "monai.networks.nets.os.system",
+        "monai.networks.nets.hovernet.os.system",
+        "monai.networks.nets.hovernet.download_url",
+        "monai.networks.nets.swin_unetr.nn.Conv3d.__init__",
+        "monai.networks.nets.densenet.load_state_dict_from_url",
+        "monai.networks.nets.densenet121.__init__.__globals__",
+        "monai.networks.nets.efficientnet.BlockArgs",  # a class, and no network
+        "monai.networks.nets.diffusion_model_unet.Rearrange.x",  # MONAI's stand-in where einops is missing
+        "monai.networks.nets.unet",
+        "monai.networks.nets",
+        "monai.networks.nets.",
+        "monai.networks.netsx.UNet",
+        "monai.bundle.ConfigWorkflow",
+        "torch.hub.load",
+        "torch.nn.modules.module.torch.hub.load",
+        "torch.nn.init.kaiming_normal_",
+        "torch.nn.Module.load_state_dict",
+        "torch.jit.ScriptModule",
+        "lightning_dice.cli.command",
+        "lightning_dice.network.torch.hub.load",
+        "lightning_dice.network.torch.jit.ScriptModule",  # a network, defined elsewhere
+        "lightning_dice.network.compiled",
+        "lightning_dice.module.SegmentationModule",
+        "lightning_dice.networks.Net",
+        "",
+        "UNet3D",
+        None,
+        ["torch.nn.Conv3d"],
+    ],
+)
+def test_nothing_else_may_and_no_way_leads_through_them(target):
+    with pytest.raises(InputError, match=r"^x: wants to run .*; add trust=true if you know who made it$") as refusal:
+        trusted_class({"_target_": target}, nn.Module, "x")
+    assert str(target) in str(refusal.value)
+
+
+def test_a_network_without_a_class_is_refused():
+    with pytest.raises(InputError, match=r"^x: wants to run None;"):
+        trusted_class({}, nn.Module, "x")
+
+
+@pytest.mark.parametrize("argument", [{"_target_": "os.system"}, [{"a": [{"_target_": "os.system"}]}]])
+def test_a_known_network_is_no_way_to_others_code(argument):
+    with pytest.raises(InputError, match=r"^x: wants to run os\.system;"):
+        trusted_class({"_target_": "torch.nn.Conv3d", "a": argument}, nn.Module, "x")
+
+
+def test_what_is_not_trusted_is_not_even_imported(tmp_path, monkeypatch):
+    (tmp_path / "strangers.py").write_text("raise RuntimeError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for target in ("strangers.Net", "torch.strangers.Net", "monai.networks.nets.strangers.Net"):
+        with pytest.raises(InputError, match=rf"wants to run {target};"):
+            trusted_class({"_target_": target}, nn.Module, "x")
+    assert "strangers" not in sys.modules
