@@ -14,7 +14,7 @@ from lightning_dice.data.phantom.anatomy import paint_anatomy
 from lightning_dice.data.phantom.body import SPACING_MM, Body, draw_patient
 from lightning_dice.data.seven import NAMES
 from lightning_dice.errors import InputError
-from lightning_dice.files import locked, remove_leftovers, replacing
+from lightning_dice.files import atomic_write, locked, remove_leftovers
 from lightning_dice.parallel import run_all
 
 VERSION = 1  # raise it when the same seed and case give another phantom
@@ -76,7 +76,7 @@ def _describe(file: Path, cases: int, seed: int) -> None:
     try:
         found = json.loads(file.read_bytes())
     except FileNotFoundError:
-        with replacing(file) as path:
+        with atomic_write(file) as path:
             path.write_text(json.dumps(description, indent=2))
         return
     except (OSError, ValueError) as error:
@@ -100,9 +100,9 @@ def phantom_cases(root: Path | str, cases: int, seed: int = 0) -> list[Case]:
 def _write(root: Path, seed: int, case: int) -> None:
     """Both files before one gets its name."""
     phantom, (image, label) = make_phantom(seed, case), _paths(root, case)
-    with replacing(label) as path:
+    with atomic_write(label) as path:
         _write_nifti(path, phantom.labels, phantom.affine)
-        with replacing(image) as path:
+        with atomic_write(image) as path:
             _write_nifti(path, phantom.hu, phantom.affine)
 
 
