@@ -17,7 +17,7 @@ from lightning_dice.build import build_datamodule, build_fabric, build_module, b
 from lightning_dice.callbacks.timing import WARM_UP_STEPS, StepTimes
 from lightning_dice.cli import command
 from lightning_dice.data.datamodule import CTDataModule
-from lightning_dice.files import replacing
+from lightning_dice.files import atomic_write
 from lightning_dice.module import SegmentationModule
 from lightning_dice.settings import BenchmarkSettings
 from lightning_dice.validation import checked
@@ -86,7 +86,7 @@ def benchmark(config: DictConfig) -> dict[str, Any]:
     print(table.to_string(float_format="{:.4g}".format, header=["median s", "least", "most"]), "\n")
     print("\n".join(f"{key}: {value:.4g}" for key, value in result.items() if isinstance(value, float)))
     if config.output:
-        with replacing(Path(config.output).expanduser()) as path:
+        with atomic_write(Path(config.output).expanduser()) as path:
             path.write_text(json.dumps(result, indent=2))
     return result
 

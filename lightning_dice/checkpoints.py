@@ -17,7 +17,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from lightning_dice.errors import InputError, Interrupted
-from lightning_dice.files import replacing
+from lightning_dice.files import atomic_write
 from lightning_dice.runs import Run
 
 CHECKPOINT_EVERY = 60.0  # seconds, what a kill can cost; a checkpoint of the paper's network is 230 MB
@@ -33,7 +33,7 @@ class CheckpointFiles(TorchCheckpointIO):
         buffer = io.BytesIO()  # torch's own writer does not say that a disk is full
         torch.save(checkpoint, buffer)
         path = Path(path)
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             with open(temporary, "wb") as file:
                 file.write(buffer.getbuffer())
                 file.flush()

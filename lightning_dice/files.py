@@ -9,7 +9,7 @@ from filelock import FileLock, Timeout
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Give a temporary path in the same folder to write to, and rename it to `path` when the block ends without error.
 
     The temporary name is hidden, and keeps the endings, which some writers go by.
@@ -50,7 +50,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def remove_leftovers(folder: Path, endings: tuple[str, ...] = ("",)) -> None:
-    """Remove what `replacing` could not, because its process was killed. Only where nobody else is writing."""
+    """Remove what `atomic_write` could not, because its process was killed. Only where nobody else is writing."""
     for path in folder.glob(".[0-9]*-*"):
         if path.name.endswith(endings):
             path.unlink(missing_ok=True)

@@ -19,7 +19,7 @@ from lightning_dice.data.organs import check_missing, check_organs
 from lightning_dice.data.scans import Scan, find_scans, read_scan, scan_name
 from lightning_dice.data.volumes import from_ras, prepare_image, prepared_step, spacing_mm, to_ras
 from lightning_dice.errors import InputError
-from lightning_dice.files import replacing
+from lightning_dice.files import atomic_write
 from lightning_dice.inference import Mirrored, plan_slabs, sliding_window_slabs, to_native
 from lightning_dice.pictures.slices import Pictured, slices_figure
 from lightning_dice.recipe import Recipe, load_network
@@ -113,7 +113,7 @@ def _predict(
         write_dicom_seg(label, labels, scan, output / f"{scan.name}.seg.dcm")
     if config.overlay:
         row = Pictured(scan.name, hu, None, found, spacing_mm(affine), labels)
-        with replacing(output / f"{scan.name}.png") as picture:
+        with atomic_write(output / f"{scan.name}.png") as picture:
             slices_figure([row]).savefig(picture, dpi=150)
     voxels = sum(np.bincount(plane.ravel(), minlength=len(labels)) for plane in found)  # bincount takes 8 bytes a voxel
     implausible = check_organs(case, labels, hu, found, affine, "predicted")
@@ -135,7 +135,7 @@ def _replace_rows(file: Path, rows: pd.DataFrame, key: str, scans: Iterable[str]
 
 def _write_probabilities(softmax: np.ndarray, affine: np.ndarray, path: Path) -> None:
     """NIfTI of float32 (X, Y, Z, L), on the network's grid."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         nib.save(nib.Nifti1Image(np.moveaxis(softmax, 0, -1), affine), temporary)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from lightning_dice.cli import command
-from lightning_dice.files import replacing
+from lightning_dice.files import atomic_write
 from lightning_dice.paper.figure1 import grid_curves
 from lightning_dice.paper.grid import Cell, is_papers, read_grid
 from lightning_dice.paper.observations import observe, observe_printed
@@ -52,13 +52,13 @@ def report(config: DictConfig) -> Path:
     write_table(folder / "statistics.csv", pairs)
     figure = grid_curves(cells)
     for ending in ("png", "svg"):
-        with replacing(folder / f"figure1.{ending}") as path:
+        with atomic_write(folder / f"figure1.{ending}") as path:
             figure.savefig(path, dpi=min(200, WIDEST // figure.get_figwidth()))
     typical = pictures.get(typical_case(cells), {})
     for number, loss in enumerate(WEIGHTINGS, start=2):
         shown = {cell.setting: typical[cell.name] for cell in cells if cell.loss == loss and cell.name in typical}
         if shown:
-            with replacing(folder / f"figure{number}.png") as path:
+            with atomic_write(folder / f"figure{number}.png") as path:
                 weighting_figure(loss, shown).savefig(path, dpi=200)
     ranks = ranking(cells, pairs)
     lines = {"Cells": [f"{cell.name}: {cell.states}" for cell in cells], "Ranking": ranks, "Notes": notes}
@@ -87,7 +87,7 @@ def _pictures(cells: Sequence[Cell]) -> tuple[dict[str, dict[str, Pictured]], li
 
 
 def _write(file: Path, text: str) -> None:
-    with replacing(file) as path:
+    with atomic_write(file) as path:
         path.write_text(text, encoding="utf-8")
 
 

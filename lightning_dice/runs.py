@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from lightning_dice.config import shipped_labels
 from lightning_dice.data.labels import LabelSet, normalized
 from lightning_dice.errors import InputError
-from lightning_dice.files import replacing
+from lightning_dice.files import atomic_write
 
 STAGES = ("train", "val")
 SCORE_COLUMNS = (
@@ -189,10 +189,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2), encoding="utf-8")
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         table.to_csv(temporary, index=False)

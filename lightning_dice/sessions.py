@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from lightning_dice.data.labels import LabelSet, told_names
 from lightning_dice.errors import InputError
-from lightning_dice.files import remove_leftovers, replacing
+from lightning_dice.files import atomic_write, remove_leftovers
 from lightning_dice.naming import differences, flat, run_folder
 from lightning_dice.runs import Run, metric_columns, read_config, read_json, read_labels, write_json
 
@@ -124,7 +124,7 @@ def begin(
     run.failed.unlink(missing_ok=True)
     if not goes_on:
         write_json(run.labels, labels.to_plain())
-        with replacing(run.config) as path:
+        with atomic_write(run.config) as path:
             OmegaConf.save(OmegaConf.create(config), path)
     cut_metrics(run, session["from_step"])
 
@@ -166,7 +166,7 @@ def cut_metrics(run: Run, step: int) -> None:
     lines = run.metrics.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     columns = metric_columns(read_labels(run).names)
     kept = [line for line in lines if _is_point(line, columns) and int(line.partition(",")[0]) <= step]
-    with replacing(run.metrics) as path:
+    with atomic_write(run.metrics) as path:
         path.write_text("".join([",".join(columns) + "\n", *kept]), encoding="utf-8")
 
 

@@ -16,7 +16,7 @@ from lightning_dice.config import plain
 from lightning_dice.data.datamodule import CTDataModule
 from lightning_dice.data.labels import told_names
 from lightning_dice.errors import Interrupted
-from lightning_dice.files import replacing
+from lightning_dice.files import atomic_write
 from lightning_dice.pictures.curves import learning_curves
 from lightning_dice.pictures.tables import classes_table, scores_table
 from lightning_dice.runs import Run, read_json, read_labels, write_json
@@ -87,7 +87,7 @@ def _train(config: DictConfig, settings: dict[str, Any], run: Run, data: CTDataM
 
 def _fit_and_test(trainer: pl.Trainer, module: pl.LightningModule, data: CTDataModule, run: Run, step: int) -> None:
     trainer.fit(module, datamodule=data, ckpt_path=run.last if step else None, weights_only=True)
-    with replacing(run.curves) as path:
+    with atomic_write(run.curves) as path:
         learning_curves(pd.read_csv(run.metrics), read_labels(run), run.folder.name).savefig(path, dpi=150)
     if data.split.test:
         trainer.test(module, datamodule=data, verbose=False)

@@ -38,6 +38,7 @@ FORBIDDEN = {
     "data.label_maps": {"torch", "torchio", "pytorch_lightning", "hydra"},
     "data.volumes": {"torch", "torchio", "pytorch_lightning", "hydra"},
     "data.store": {"pytorch_lightning", "torchio", "hydra"},
+    "data.card": {"torch", "torchio", "pytorch_lightning", "hydra"},
     "data.patches": {"pytorch_lightning", "lightning_dice.data.layouts", "lightning_dice.network"},
     "data.loaders": {"pytorch_lightning", "lightning_dice.data.layouts", "lightning_dice.network"},
     "data.datamodule": {"lightning_dice.network", "lightning_dice.loss"},

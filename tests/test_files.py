@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from lightning_dice.files import locked, remove_leftovers, replacing
+from lightning_dice.files import atomic_write, locked, remove_leftovers
 from tests.full_disk import room_for
 
 
@@ -12,12 +12,12 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
     path = tmp_path / "new" / "a.txt"
     with (
         pytest.raises(UnicodeEncodeError),
-        replacing(path) as temporary,
+        atomic_write(path) as temporary,
         open(temporary, "w", encoding="ascii") as file,
     ):
         print("half", "ż", file=file)
     assert not list(path.parent.iterdir())
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("whole")
         assert temporary.parent == path.parent
         assert temporary.suffix == ".txt"
@@ -31,18 +31,18 @@ def test_a_full_disk_is_told_with_the_files_own_name(tmp_path):
     with (
         room_for(100),
         pytest.raises(OSError, match="File too large") as failure,
-        replacing(outer),
-        replacing(inner) as path,
+        atomic_write(outer),
+        atomic_write(inner) as path,
     ):
         path.write_bytes(bytes(200))
     assert (failure.value.errno, failure.value.filename) == (errno.EFBIG, str(inner))
     assert not list(tmp_path.iterdir())
     folder = tmp_path / "folder"
     (folder / "taken").mkdir(parents=True)
-    with pytest.raises(IsADirectoryError) as failure, replacing(folder) as path:
+    with pytest.raises(IsADirectoryError) as failure, atomic_write(folder) as path:
         path.write_bytes(b"")
     assert failure.value.filename == str(folder)
-    with pytest.raises(FileNotFoundError) as failure, replacing(outer):
+    with pytest.raises(FileNotFoundError) as failure, atomic_write(outer):
         (tmp_path / "other").read_bytes()
     assert failure.value.filename == str(tmp_path / "other")
 

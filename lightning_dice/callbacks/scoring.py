@@ -16,7 +16,7 @@ from lightning_dice.data.datamodule import CTDataModule
 from lightning_dice.data.labels import BACKGROUND, LabelSet
 from lightning_dice.data.patches import Batch
 from lightning_dice.data.volumes import prepared_step, read_case, spacing_mm, to_ras
-from lightning_dice.files import replacing
+from lightning_dice.files import atomic_write
 from lightning_dice.inference import to_native
 from lightning_dice.metrics import score_case, summarize
 from lightning_dice.pictures.slices import Pictured, slices_figure
@@ -70,7 +70,7 @@ class TestResults(Scoring):
     ) -> None:
         case = self.data.cases[batch.ids[0]]
         prediction = module.label_map(outputs).cpu().numpy()
-        with replacing(self.run.prediction(case.id)) as path:
+        with atomic_write(self.run.prediction(case.id)) as path:
             nib.save(nib.Nifti1Image(prediction, np.array(case.affine)), path)
         self.score(case.id, prediction, batch.label[0].cpu().numpy(), case.spacing_mm, module.taught)
         if len(self._pictured) < PICTURED_CASES:
@@ -87,7 +87,7 @@ class TestResults(Scoring):
         cases = self.data.cases
         files = {i: {"image": str(cases[i].image), "label": str(cases[i].label)} for i in scored}
         write_json(self.run.cases, files)
-        with replacing(self.run.slices) as path:
+        with atomic_write(self.run.slices) as path:
             slices_figure(self._pictured).savefig(path, dpi=150)
 
 

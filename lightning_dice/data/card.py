@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from lightning_dice.data.integrity import Finding, short_frame
 from lightning_dice.data.labels import LabelSet
 from lightning_dice.data.store import PreparedCase
-from lightning_dice.files import replacing
+from lightning_dice.files import atomic_write
 from lightning_dice.pictures.escaping import LITERAL, markdown
 from lightning_dice.pictures.legend import organ_legend
 from lightning_dice.pictures.slices import draw_slice, read_pictured, richest_slice
@@ -87,7 +87,7 @@ def write_card(
         "card.html": _html(title, about, [*sections, mosaic], picture.getvalue()).encode(),
     }
     for name, content in contents.items():
-        with replacing(folder / name) as path:
+        with atomic_write(folder / name) as path:
             path.write_bytes(content)
     return folder / "card.html"
 

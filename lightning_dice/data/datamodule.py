@@ -19,7 +19,7 @@ from lightning_dice.data.patches import PatchQueue, Transform, padding_share
 from lightning_dice.data.store import PreparedCase, check_cases, fingerprint, prepare_cases
 from lightning_dice.data.volumes import Preparation
 from lightning_dice.errors import InputError
-from lightning_dice.files import replacing
+from lightning_dice.files import atomic_write
 
 ALL_CASES = 1  # as data.test: every case is a test case
 ON_ERROR = ("stop", "skip")
@@ -178,7 +178,7 @@ class CTDataModule(pl.LightningDataModule):
         """Record all findings, and end with the errors among them or skip their cases."""
         found = [finding for one in examinations for finding in one.findings]
         self.findings = found + check_copies(examinations, self.split)
-        with replacing(self.integrity) as path:
+        with atomic_write(self.integrity) as path:
             findings_frame(self.findings).to_csv(path, index=False)
         errors = [finding for finding in self.findings if finding.level == ERROR]
         if errors and self.on_error == "stop":

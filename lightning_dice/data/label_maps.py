@@ -12,7 +12,7 @@ from lightning_dice import __version__
 from lightning_dice.data.labels import BACKGROUND, LabelSet
 from lightning_dice.data.scans import LPS_TO_RAS, NIFTI, Scan
 from lightning_dice.errors import InputError
-from lightning_dice.files import replacing
+from lightning_dice.files import atomic_write
 
 LABEL_MAP_ENDINGS = (*NIFTI, ".seg.nrrd", ".nrrd", ".mha")
 NIFTI_GRID = (
@@ -38,7 +38,7 @@ def write_label_map(label: np.ndarray, labels: LabelSet, scan: Scan, path: Path)
     name = path.name.lower()
     if not name.endswith(LABEL_MAP_ENDINGS):
         raise InputError(f"{path}: cannot be written; expected the ending {', '.join(LABEL_MAP_ENDINGS)}")
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         if name.endswith(NIFTI):
             nib.save(_nifti(label, labels, scan), temporary)
         else:
@@ -118,7 +118,7 @@ def write_dicom_seg(label: np.ndarray, labels: LabelSet, scan: Scan, path: Path)
     except AttributeError as error:
         reason = str(error)
         raise InputError(f"{scan.files[0]}: a DICOM SEG repeats what this slice lacks ({reason})") from None
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         segmentation.save_as(temporary)
 
 

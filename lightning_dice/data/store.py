@@ -23,7 +23,7 @@ from lightning_dice.data.cases import Case
 from lightning_dice.data.integrity import Examination, Finding
 from lightning_dice.data.labels import LabelSet
 from lightning_dice.data.volumes import LabelledScan, Preparation, Volume, prepare_volume, read_case, spacing_mm, to_ras
-from lightning_dice.files import locked, remove_leftovers, replacing
+from lightning_dice.files import atomic_write, locked, remove_leftovers
 from lightning_dice.parallel import run_all
 
 FORMAT = 4  # raise it when arrays or findings of the same files and settings change
@@ -159,11 +159,11 @@ def _write(scan: LabelledScan, volume: Volume, classes: int, examination: Examin
         "sha256": digest.hexdigest(),
         "examination": dataclasses.asdict(examination),
     }
-    with replacing(_path(stem, "json")) as path:
+    with atomic_write(_path(stem, "json")) as path:
         path.write_text(json.dumps(record | {"crc32": _crc32(record)}))
-        with replacing(_path(stem, "image.npy")) as path:
+        with atomic_write(_path(stem, "image.npy")) as path:
             _write_array(path, volume.image)
-            with replacing(_path(stem, "label.npy")) as path:
+            with atomic_write(_path(stem, "label.npy")) as path:
                 _write_array(path, volume.label)
         # All are written before the first gets its name, and the record gets it last.
 

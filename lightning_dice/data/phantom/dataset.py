@@ -15,7 +15,7 @@ from lightning_dice.data.phantom.anatomy import LIVER, PANCREAS, STRUCTURES, pai
 from lightning_dice.data.phantom.body import SPACING_MM, Body, draw_patient
 from lightning_dice.data.phantom.tumours import LIVER_TUMOUR, paint_tumours
 from lightning_dice.errors import InputError
-from lightning_dice.files import locked, remove_leftovers, replacing
+from lightning_dice.files import atomic_write, locked, remove_leftovers
 from lightning_dice.parallel import run_all
 
 VERSION = 2  # raise it when the same seed and case give another phantom
@@ -115,7 +115,7 @@ def _describe(root: Path, cases: int, seed: int, tumours: bool) -> None:
 
 
 def _save(file: Path, description: dict[str, Any]) -> None:
-    with replacing(file) as path:
+    with atomic_write(file) as path:
         path.write_text(json.dumps(description, indent=2))
 
 
@@ -134,9 +134,9 @@ def phantom_cases(root: Path | str, cases: int, seed: int = 0, tumours: bool = F
 def _write(root: Path, seed: int, case: int, tumours: bool) -> None:
     """Both files before one gets its name."""
     phantom, (image, label) = make_phantom(seed, case, tumours), _paths(root, case)
-    with replacing(label) as path:
+    with atomic_write(label) as path:
         _write_nifti(path, phantom.labels, phantom.affine)
-        with replacing(image) as path:
+        with atomic_write(image) as path:
             _write_nifti(path, phantom.hu, phantom.affine)
 
 
