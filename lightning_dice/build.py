@@ -196,7 +196,7 @@ def build_training(
     config: DictConfig, run: Run, data: CTDataModule, times: StepTimes, results: TestResults, step: int
 ) -> pl.Trainer:
     """A trainer that leaves in the run's folder what `runs.py` says, from `step` on."""
-    callbacks = [times, results, OverlayPictures(results.labels), LastCheckpoint(run)]
+    callbacks = [times, results, OverlayPictures(), LastCheckpoint(run)]
     if data.split.validation:
         where = {"dirpath": run.checkpoints, "filename": run.best.stem, "enable_version_counter": False}
         callbacks.append(ModelCheckpoint(monitor="val/dice", mode="max", **where))

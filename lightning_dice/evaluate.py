@@ -61,7 +61,7 @@ def evaluate(config: DictConfig) -> Run:
 
     module = SegmentationModule(network, recipe, overlap=overlap, taught=data.taught)
     run = Run(trained.folder / "evaluate" / f"{data.name},{config.checkpoint}")
-    results, native = TestResults(run, data, data.labels), NativeScores(run, data, data.labels)
+    results, native = TestResults(run, data), NativeScores(run, data)
     trainer = build_trainer(config, callbacks=[results, native], logger=False)
     trainer.test(module, datamodule=data, verbose=False)
     summary = results.summary | native.summary

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
 from lightning_dice.data.labels import LabelSet, told_names
-from lightning_dice.errors import InputError
+from lightning_dice.errors import InputError, Interrupted
 from lightning_dice.files import atomic_write, remove_leftovers
 from lightning_dice.naming import differences, flat, run_folder
 from lightning_dice.runs import Run, metric_columns, read_config, read_json, read_labels, write_json
@@ -87,6 +87,28 @@ def hold(run: Run) -> Iterator[None]:
         with contextlib.suppress(OSError):  # not empty
             for folder in made:
                 folder.rmdir()
+
+
+@contextlib.contextmanager
+def work_on(run: Run, config: dict[str, Any], data_fingerprint: str) -> Iterator[None]:
+    """Hold a run, and record how the work on it ends: `DONE` at its end, or `FAILED` if an error ends it once it began.
+
+    Raises:
+        InputError: as `hold`.
+        Interrupted: Ctrl-C, told with the run's folder.
+    """
+    with hold(run):
+        try:
+            yield
+        except Interrupted as stop:
+            raise Interrupted(f"{run.folder}: {stop}") from None
+        except (KeyboardInterrupt, SystemExit):  # Lightning makes the latter of the former
+            raise Interrupted(f"{run.folder}: stopped at once") from None
+        except Exception as error:
+            if run.environment.is_file():
+                mark_failed(run, error)
+            raise
+        mark_done(run, config, data_fingerprint)
 
 
 def begin(

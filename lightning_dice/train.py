@@ -15,12 +15,11 @@ from lightning_dice.cli import command
 from lightning_dice.config import plain
 from lightning_dice.data.datamodule import CTDataModule
 from lightning_dice.data.labels import told_names
-from lightning_dice.errors import Interrupted
 from lightning_dice.files import atomic_write
 from lightning_dice.pictures.curves import learning_curves
 from lightning_dice.pictures.tables import classes_table, scores_table
-from lightning_dice.runs import Run, read_json, read_labels, write_json
-from lightning_dice.sessions import begin, find_run, hold, mark_done, mark_failed, outcome
+from lightning_dice.runs import Run, read_json, write_json
+from lightning_dice.sessions import begin, find_run, outcome, work_on
 from lightning_dice.settings import TrainSettings
 from lightning_dice.validation import checked
 
@@ -43,9 +42,8 @@ def train(config: DictConfig) -> Run:
     if run.done.is_file():
         print(f"{run.folder}: finished before; rerun=true starts over in a new folder")
     else:
-        with hold(run):
+        with work_on(run, settings, data.fingerprint):
             _train(config, settings, run, data)
-            mark_done(run, settings, data.fingerprint)
         print(f"\nwritten to {run.folder}\n")
     print(scores_table(read_json(run.summary)))
     return run
@@ -55,7 +53,7 @@ def _train(config: DictConfig, settings: dict[str, Any], run: Run, data: CTDataM
     pl.seed_everything(config.seed, workers=True, verbose=False)
     data.check_patches()
     module = build_module(config, data)
-    times, results = StepTimes(), TestResults(run, data, data.labels)
+    times, results = StepTimes(), TestResults(run, data)
     step = find_checkpoint(run)
     trainer = build_training(config, run, data, times, results, step)
     weights = getattr(module.loss, "weights", None)
@@ -65,32 +63,19 @@ def _train(config: DictConfig, settings: dict[str, Any], run: Run, data: CTDataM
         "weights": None if weights is None else weights.tolist(),
     }
     session = {"from_step": step, "device": device_name(trainer), "precision": trainer.precision}
-    begin(
-        run, settings, data.fingerprint, data.labels, data.excluded, classes, session
-    )  # whatever can be refused has been
+    # Whatever can be refused has been.
+    begin(run, settings, data.fingerprint, data.labels, data.excluded, classes, session)
     print(classes_table(**classes))
     if data.untaught:
         told = f"{told_names(data.untaught)}: not taught, not scored (labels={data.labels.name})"
         print(f"{len(data.labels)} classes; {told}")
     print(f"{run.folder}: step {step} of {trainer.max_steps}, {trainer.precision} on {session['device']}")
-    try:
-        _fit_and_test(trainer, module, data, run, step)
-    except Exception as error:
-        mark_failed(run, error)
-        raise
-    except Interrupted as stop:
-        raise Interrupted(f"{run.folder}: {stop}") from None
-    except (KeyboardInterrupt, SystemExit):  # Lightning makes the latter of the former
-        raise Interrupted(f"{run.folder}: stopped at once") from None
-    write_json(run.summary, results.summary | times.summary())
-
-
-def _fit_and_test(trainer: pl.Trainer, module: pl.LightningModule, data: CTDataModule, run: Run, step: int) -> None:
     trainer.fit(module, datamodule=data, ckpt_path=run.last if step else None, weights_only=True)
     with atomic_write(run.curves) as path:
-        learning_curves(pd.read_csv(run.metrics), read_labels(run), run.folder.name).savefig(path, dpi=150)
+        learning_curves(pd.read_csv(run.metrics), data.labels, run.folder.name).savefig(path, dpi=150)
     if data.split.test:
         trainer.test(module, datamodule=data, verbose=False)
+    write_json(run.summary, results.summary | times.summary())
 
 
 def run_cell(config: DictConfig) -> str:

@@ -7,17 +7,14 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from lightning_dice.data.labels import LabelSet
 from lightning_dice.data.patches import Batch
 from lightning_dice.data.store import PreparedCase
 from lightning_dice.pictures.slices import Pictured, read_pictured, slices_figure
+from lightning_dice.recipe import Recipe
 
 
 class OverlayPictures(pl.Callback):
     """Puts slices of the first validation volume, truth beside prediction, into TensorBoard at each validation."""
-
-    def __init__(self, labels: LabelSet):
-        self.labels = labels
 
     def on_validation_batch_end(
         self,
@@ -33,11 +30,12 @@ class OverlayPictures(pl.Callback):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 case = trainer.datamodule.cases[batch.ids[0]]
-                row = pictured(case, outputs.cpu().numpy(), module.recipe.preparation.window_hu, self.labels)
+                row = pictured(case, outputs.cpu().numpy(), module.recipe)
                 figure = slices_figure([row], f"iteration {trainer.global_step}")
                 logger.experiment.add_figure("validation", figure, trainer.global_step)
 
 
-def pictured(case: PreparedCase, prediction: np.ndarray, window_hu: tuple[float, float], labels: LabelSet) -> Pictured:
+def pictured(case: PreparedCase, prediction: np.ndarray, recipe: Recipe) -> Pictured:
     """A case of the store with its prediction, for the slices."""
-    return read_pictured(case.id, case.image, case.label, prediction, case.spacing_mm, window_hu, labels)
+    window_hu = recipe.preparation.window_hu
+    return read_pictured(case.id, case.image, case.label, prediction, case.spacing_mm, window_hu, recipe.labels)

@@ -32,10 +32,9 @@ class Scoring(pl.Callback):
         summary: what `summary.json` is to hold of it, once the test is over.
     """
 
-    def __init__(self, run: Run, datamodule: CTDataModule, labels: LabelSet):
+    def __init__(self, run: Run, datamodule: CTDataModule):
         self.run = run
         self.data = datamodule
-        self.labels = labels
         self.summary: dict[str, Any] = {}
 
     def on_test_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -48,7 +47,9 @@ class Scoring(pl.Callback):
         """Begin to score a case when the one before is done; see `score_rows`."""
         if self._rows:
             self._rows[-1].result()
-        self._rows.append(self._thread.submit(score_rows, case, prediction, truth, spacing_mm, self.labels, taught))
+        self._rows.append(
+            self._thread.submit(score_rows, case, prediction, truth, spacing_mm, self.data.labels, taught)
+        )
 
     def scores(self) -> pd.DataFrame:
         """Of all cases, in their order."""
@@ -74,8 +75,7 @@ class TestResults(Scoring):
             nib.save(nib.Nifti1Image(prediction, np.array(case.affine)), path)
         self.score(case.id, prediction, batch.label[0].cpu().numpy(), case.spacing_mm, module.taught)
         if len(self._pictured) < PICTURED_CASES:
-            window_hu = module.recipe.preparation.window_hu
-            self._pictured.append(pictured(case, prediction, window_hu, self.labels))
+            self._pictured.append(pictured(case, prediction, module.recipe))
 
     def on_test_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         scores = self.scores()
@@ -98,11 +98,11 @@ class NativeScores(Scoring):
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: torch.Tensor, batch: Batch, *args: Any
     ) -> None:
         case = batch.ids[0]
-        scan, _ = read_case(self.data.sources[case], self.labels)
+        scan, _ = read_case(self.data.sources[case], self.data.labels)
         truth, affine = to_ras(scan.label, scan.affine)
         step = prepared_step(affine, self.data.preparation)
         places = to_native([outputs[0].float().cpu()], outputs.shape[-1], truth.shape, step)
-        prediction = np.array(self.labels.indices(module.taught), np.uint8)[places]
+        prediction = np.array(self.data.labels.indices(module.taught), np.uint8)[places]
         self.score(case, prediction, truth, spacing_mm(affine), module.taught)
 
     def on_test_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
