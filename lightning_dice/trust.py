@@ -53,18 +53,18 @@ def trusted_class(network: dict[str, Any], kind: type[Kind], file: Path | str) -
     target = str(network.get("_target_"))
     found = None
     if _is_in(target, NETWORKS):
-        with contextlib.suppress(
-            Exception
-        ):  # of MONAI's stand-ins for packages that are not installed, or of an import
+        # Whatever an import raises, or MONAI's stand-ins for packages that are not installed.
+        with contextlib.suppress(Exception):
             found = pydoc.locate(target)
     is_known = isinstance(found, type) and issubclass(found, kind) and _is_in(f"{found.__module__}.", NETWORKS)
-    strange = [name for name in _targets(network) if not is_known or name != target]
-    strange += [
-        text for _, text in _items(network) if isinstance(text, str) and "://" in text
-    ]  # MONAI's HoVerNet loads it
-    if strange or not is_known:
+    arguments = {key: value for key, value in network.items() if key != "_target_"}
+    strange = [] if is_known else [target]
+    strange += _targets(arguments)
+    # Such as the weights of MONAI's HoVerNet.
+    strange += (text for _, text in _items(arguments) if isinstance(text, str) and "://" in text)
+    if strange:
         raise InputError(
-            f"{file}: wants to use {', '.join(strange) or target}; only networks of this package, torch and MONAI are "
+            f"{file}: wants to use {', '.join(strange)}; only networks of this package, torch and MONAI are "
             "built from a checkpoint, with plain arguments; add trust=true if you know who made it"
         )
     return found
