@@ -48,21 +48,24 @@ def trusted_class(network: dict[str, Any], kind: type[Kind], file: Path | str) -
         file: that names it.
 
     Raises:
-        InputError: it is another's or no such class, or an argument would be an object.
+        InputError: it is another's or no such class, or an argument would be an object or is an address to load from.
     """
     target = str(network.get("_target_"))
     found = None
     if _is_in(target, NETWORKS):
-        with contextlib.suppress(
-            Exception
-        ):  # of MONAI's stand-ins for packages that are not installed, or of an import
+        # Whatever an import raises, or MONAI's stand-ins for packages that are not installed.
+        with contextlib.suppress(Exception):
             found = pydoc.locate(target)
     is_known = isinstance(found, type) and issubclass(found, kind) and _is_in(f"{found.__module__}.", NETWORKS)
-    strange = [name for name in _targets(network) if not is_known or name != target]
-    if strange or not is_known:
+    arguments = {key: value for key, value in network.items() if key != "_target_"}
+    strange = [] if is_known else [target]
+    strange += _targets(arguments)
+    # Such as the weights of MONAI's HoVerNet.
+    strange += (text for _, text in _items(arguments) if isinstance(text, str) and "://" in text)
+    if strange:
         raise InputError(
-            f"{file}: wants to run {', '.join(strange) or target}; without trust, only networks of this package, torch "
-            "and MONAI are, with plain arguments; add trust=true if you know who made it"
+            f"{file}: wants to use {', '.join(strange)}; only networks of this package, torch and MONAI are "
+            "built from a checkpoint, with plain arguments; add trust=true if you know who made it"
         )
     return found
 
@@ -72,8 +75,12 @@ def _is_in(name: str, packages: tuple[str, ...]) -> bool:
 
 
 def _targets(node: Any) -> Iterator[str]:
-    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    return (str(value) for key, value in _items(node) if key == "_target_")
+
+
+def _items(node: Any) -> Iterator[tuple[Any, Any]]:
+    """Keys or places with their values, at all depths."""
+    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list | tuple) else ()
     for key, child in children:
-        if key == "_target_":
-            yield str(child)
-        yield from _targets(child)
+        yield key, child
+        yield from _items(child)

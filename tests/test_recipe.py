@@ -161,7 +161,7 @@ def test_objects_among_the_arguments_are_built_and_texts_interpreted_only_with_t
         {"_target_": "torch.nn.Conv3d", "in_channels": 1, "out_channels": 4, "kernel_size": 1, "padding_mode": "zeros"},
     ]}  # fmt: skip
     save(tmp_path / "a.ckpt", network, described)
-    with pytest.raises(InputError, match=r"wants to run torch\.nn\.Conv3d; .*add trust=true"):
+    with pytest.raises(InputError, match=r"wants to use torch\.nn\.Conv3d; .*add trust=true"):
         load_network(tmp_path / "a.ckpt")
     again, _ = load_network(tmp_path / "a.ckpt", trust=True)
     assert torch.equal(again[0].weight, network[0].weight)
@@ -233,7 +233,7 @@ def test_a_network_of_the_users_own_trains_and_predicts_for_who_trusts_it(nnunet
     assert "base_channels" not in run.config.read_text()
     monkeypatch.delitem(sys.modules, "users_own_net")
     with pytest.raises(
-        InputError, match=r"last\.ckpt: wants to run users_own_net\.Net; .*; add trust=true if you know"
+        InputError, match=r"last\.ckpt: wants to use users_own_net\.Net; .*; add trust=true if you know"
     ):
         predicted(run, nnunet_root, tmp_path / "out")
     assert "users_own_net" not in sys.modules

@@ -71,7 +71,7 @@ def test_a_network_that_a_checkpoint_names_is_built_only_when_the_user_trusts_it
     checkpoint = torch.load(run.last, weights_only=True)
     checkpoint[CHECKPOINT_KEY]["recipe"]["network"]["_target_"] = "tests.test_trust.StrangeNet"
     torch.save(checkpoint, run.last)
-    with pytest.raises(InputError, match=r"last\.ckpt: wants to run tests\.test_trust\.StrangeNet; .*trust=true"):
+    with pytest.raises(InputError, match=r"last\.ckpt: wants to use tests\.test_trust\.StrangeNet; .*trust=true"):
         evaluated(run, tmp_path)
     assert not called
     evaluated(run, tmp_path, "trust=true")
@@ -164,26 +164,34 @@ def test_networks_of_known_packages_may_be_rebuilt(target, kind):
     ],
 )
 def test_nothing_else_may_and_no_way_leads_through_them(target):
-    with pytest.raises(InputError, match=r"^x: wants to run .*; add trust=true if you know who made it$") as refusal:
+    with pytest.raises(InputError, match=r"^x: wants to use .*; add trust=true if you know who made it$") as refusal:
         trusted_class({"_target_": target}, nn.Module, "x")
     assert str(target) in str(refusal.value)
 
 
 def test_a_network_without_a_class_is_refused():
-    with pytest.raises(InputError, match=r"^x: wants to run None;"):
+    with pytest.raises(InputError, match=r"^x: wants to use None;"):
         trusted_class({}, nn.Module, "x")
 
 
-@pytest.mark.parametrize("argument", [{"_target_": "os.system"}, [{"a": [{"_target_": "os.system"}]}]])
-def test_a_known_network_is_no_way_to_others_code(argument):
-    with pytest.raises(InputError, match=r"^x: wants to run os\.system;"):
+@pytest.mark.parametrize("inner", ["os.system", "torch.nn.Conv3d"])
+@pytest.mark.parametrize("argument", [lambda inner: inner, lambda inner: [{"a": (inner,)}]])
+def test_a_known_network_is_no_way_to_others_code(inner, argument):
+    argument = argument({"_target_": inner})
+    with pytest.raises(InputError, match=rf"^x: wants to use {inner};"):
         trusted_class({"_target_": "torch.nn.Conv3d", "a": argument}, nn.Module, "x")
+
+
+def test_a_known_network_is_no_way_to_load_weights_from_elsewhere():
+    network = {"_target_": "monai.networks.nets.HoVerNet", "pretrained_url": "https://example.org/x.pth"}
+    with pytest.raises(InputError, match=r"^x: wants to use https://example\.org/x\.pth;"):
+        trusted_class(network, nn.Module, "x")
 
 
 def test_what_is_not_trusted_is_not_even_imported(tmp_path, monkeypatch):
     (tmp_path / "strangers.py").write_text("raise RuntimeError('imported')")
     monkeypatch.syspath_prepend(tmp_path)
     for target in ("strangers.Net", "torch.strangers.Net", "monai.networks.nets.strangers.Net"):
-        with pytest.raises(InputError, match=rf"wants to run {target};"):
+        with pytest.raises(InputError, match=rf"wants to use {target};"):
             trusted_class({"_target_": target}, nn.Module, "x")
     assert "strangers" not in sys.modules
