@@ -17,7 +17,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandat
 from lightning_dice.config import config_folder
 from lightning_dice.errors import InputError, Interrupted
 
-MENDABLE = (InputError, HydraException, OmegaConfBaseException)
+FIXABLE = (InputError, HydraException, OmegaConfBaseException)
 WRITING = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG,
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG,
@@ -30,7 +30,7 @@ def command(
 ) -> Callable[[Callable[[DictConfig], object]], Callable[[], None]]:
     """Make `python -m lightning_dice.NAME` out of a function of the configuration.
 
-    What the user can mend is printed in one line on standard error and exits with 1: an `InputError` of ours, an
+    What the user can fix is printed in one line on standard error and exits with 1: an `InputError` of ours, an
     override that Hydra refuses, a folder that cannot be written. Anything else is a fault of ours and keeps its
     traceback. A job of a multirun that fails does not stop the others; at the end each job's line is told, with what
     its function returned.
@@ -49,11 +49,11 @@ def command(
                 result = function(config)
             except Exception as error:
                 if HydraConfig.get().mode == RunMode.MULTIRUN:
-                    if not _is_mendable(error):
+                    if not _is_fixable(error):
                         traceback.print_exc()
                     print(f"error: {_line(error)}", file=sys.stderr)
                     jobs.append(f"{' '.join(HydraConfig.get().overrides.task)}: failed: {_line(error)}")
-                elif _is_mendable(error):  # here, before Hydra adds lines of its own
+                elif _is_fixable(error):  # here, before Hydra adds lines of its own
                     _leave(error)
                 raise  # in a multirun, Hydra goes on with the next job
             jobs.append(str(result))
@@ -69,7 +69,7 @@ def command(
                 if jobs:
                     _tell(jobs)
                     sys.exit(1)
-                if _is_mendable(error):
+                if _is_fixable(error):
                     _leave(error)
                 raise
             except (Interrupted, KeyboardInterrupt) as stop:
@@ -97,9 +97,9 @@ def _quoted(argument: str, paths: Sequence[str]) -> str:
     return f"{name}='{escaped}'"
 
 
-def _is_mendable(error: Exception) -> bool:
-    """An error that the user can mend: in the input, or in where the output goes, such as a full disk."""
-    return isinstance(error, MENDABLE) or _is_about_writing(error)
+def _is_fixable(error: Exception) -> bool:
+    """An error that the user can fix: in the input, or in where the output goes, such as a full disk."""
+    return isinstance(error, FIXABLE) or _is_about_writing(error)
 
 
 def _is_about_writing(error: Exception) -> bool:

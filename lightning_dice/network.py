@@ -42,10 +42,9 @@ class UNet3D(nn.Module):
         inputs = [in_channels, *widths[:-1]]
         self.down = nn.ModuleList(convolutions(i, o // 2, o) for i, o in zip(inputs, widths, strict=True))
         self.pool = nn.MaxPool3d(2)
-        self.grow = nn.ModuleList(nn.ConvTranspose3d(w, w, 2, stride=2) for w in widths[:0:-1])
+        self.upsample = nn.ModuleList(nn.ConvTranspose3d(w, w, 2, stride=2) for w in widths[:0:-1])
         self.up = nn.ModuleList(
-            convolutions(below + across, across, across)
-            for below, across in zip(widths[:0:-1], widths[-2::-1], strict=True)
+            convolutions(below + skip, skip, skip) for below, skip in zip(widths[:0:-1], widths[-2::-1], strict=True)
         )
         self.classes = nn.Conv3d(widths[0], num_classes, 1)
         for module in self.modules():
@@ -60,12 +59,12 @@ class UNet3D(nn.Module):
                 f"input of size {tuple(image.shape[2:])}: each side must be divisible by {self.divisor}, "
                 f"because {len(self.down)} levels halve it {len(self.down) - 1} times"
             )
-        features, across = image, []
+        features, skips = image, []
         for level, down in enumerate(self.down):
             features = down(features if level == 0 else self.pool(features))  # (B, 64·2^level, D/2^level, …)
-            across.append(features)
-        for level, grow, up in zip(reversed(range(len(self.up))), self.grow, self.up, strict=True):
-            features = up(torch.cat([across[level], grow(features)], dim=1))  # (B, 64·2^level, D/2^level, …)
+            skips.append(features)
+        for level, upsample, up in zip(reversed(range(len(self.up))), self.upsample, self.up, strict=True):
+            features = up(torch.cat([skips[level], upsample(features)], dim=1))  # (B, 64·2^level, D/2^level, …)
         return self.classes(features)
 
 

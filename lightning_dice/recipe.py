@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,6 +116,8 @@ def load_network(path: Path | str, trust: bool = False) -> tuple[nn.Module, Reci
         network = channels_last(_built(recipe.network, kind))
         prefix = "network."
         weights = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+        if written == 1:  # whose network had another name for these layers
+            weights = {re.sub(r"^grow\.", "upsample.", name): weight for name, weight in weights.items()}
         network.load_state_dict(weights)
     return network.eval(), recipe
 

@@ -34,9 +34,9 @@ def tiny_case(seed: int, shape: tuple[int, int, int] = SHAPE) -> tuple[np.ndarra
 
 def read_volume(case: Case, preparation: Preparation, labels: LabelSet = PAPER) -> Volume:
     """A case's files, read and prepared; an InputError with what was found if they are not sound."""
-    scan, examination = read_case(case, labels)
+    scan, check = read_case(case, labels)
     if scan is None:
-        raise InputError("\n".join(str(finding) for finding in examination.findings if finding.level == ERROR))
+        raise InputError("\n".join(str(finding) for finding in check.findings if finding.level == ERROR))
     return prepare_volume(scan, preparation)
 
 

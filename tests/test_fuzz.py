@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from lightning_dice.build import build_datamodule
-from lightning_dice.cli import _is_mendable
+from lightning_dice.cli import _is_fixable
 from lightning_dice.config import plain
 from lightning_dice.data.scans import read_scan
 from lightning_dice.evaluate import evaluate
@@ -53,7 +53,7 @@ FUZZ = settings(max_examples=25, deadline=None, suppress_health_check=list(Healt
 
 def allowed(error: BaseException) -> bool:
     """What a command tells in one line, or in a line per problem."""
-    return isinstance(error, Exception) and _is_mendable(error) and "Traceback" not in str(error)
+    return isinstance(error, Exception) and _is_fixable(error) and "Traceback" not in str(error)
 
 
 class Clock:

@@ -15,7 +15,7 @@ from lightning_dice.data import store, volumes
 from lightning_dice.data.cases import Split
 from lightning_dice.data.datamodule import CTDataModule
 from lightning_dice.data.integrity import (
-    Examination,
+    CaseCheck,
     Finding,
     check_copies,
     check_grid,
@@ -296,8 +296,8 @@ def test_one_volume_has_one_hash_however_it_is_stored():
 
 
 def test_copies_are_told_once_and_nothing_is_compared_with_what_could_not_be_read():
-    def one(case: str, image: str, label: str) -> Examination:
-        return Examination(case, f"{case}.nii.gz", (), image, label)
+    def one(case: str, image: str, label: str) -> CaseCheck:
+        return CaseCheck(case, f"{case}.nii.gz", (), image, label)
 
     cases = [one("a", "1", "x"), one("b", "1", "x"), one("c", "2", "x"), one("d", "", ""), one("e", "", "")]
     together = check_copies(cases, Split(("a", "b", "c", "d", "e"), (), ()))
@@ -314,12 +314,12 @@ def test_copies_are_told_once_and_nothing_is_compared_with_what_could_not_be_rea
 
 def test_reading_gives_the_case_on_its_own_grid(tmp_path):
     (case,) = nnunet_cases(write_sound(tmp_path, ["a"]))
-    scan, examination = read_case(case, PAPER)
+    scan, check = read_case(case, PAPER)
     hu, label = body(0)
     assert np.array_equal(scan.hu, hu)
     assert np.array_equal(scan.label, label)
     assert np.array_equal(scan.affine, AFFINE)
-    assert examination == Examination("a", str(case.image), (), content_hash(hu), content_hash(label))
+    assert check == CaseCheck("a", str(case.image), (), content_hash(hu), content_hash(label))
 
 
 def test_the_table_names_files_without_their_folders():

@@ -301,7 +301,7 @@ def test_any_other_data_set_is_two_patterns_and_a_map_of_values(tmp_path):
     data = prepared("files", tmp_path, "data.name=mine", *patterns, "data.layout.ids={liver:[3,4],pancreas:7}", more)
     assert data.labels.names == ("background", "liver", "pancreas")
     assert list(data.cases) == ["a", "b", "c"]
-    with pytest.raises(InputError, match=r"label values \[1, 2, 5, 6\]; expected only \[0, 3, 4, 7\]"):
+    with pytest.raises(InputError, match=r"label values \[.*; expected only \[0, 3, 4, 7\]"):
         prepared("files", tmp_path, "data.name=mine", *patterns, "data.layout.ids={liver:[3,4],pancreas:7}")
 
 

@@ -13,9 +13,9 @@ def parameters_by_hand(base: int = 32, classes: int = 8) -> int:
 
     b = base
     down = block(1, b, 2 * b) + block(2 * b, 2 * b, 4 * b) + block(4 * b, 4 * b, 8 * b) + block(8 * b, 8 * b, 16 * b)
-    grow = sum(8 * w * w + w for w in (16 * b, 8 * b, 4 * b))
+    upsample = sum(8 * w * w + w for w in (16 * b, 8 * b, 4 * b))
     up = block(24 * b, 8 * b, 8 * b) + block(12 * b, 4 * b, 4 * b) + block(6 * b, 2 * b, 2 * b)
-    return down + grow + up + 2 * b * classes + classes
+    return down + upsample + up + 2 * b * classes + classes
 
 
 def test_the_papers_network_has_19_07_million_parameters():

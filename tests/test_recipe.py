@@ -87,7 +87,7 @@ def test_a_checkpoint_of_the_first_format_loads(tmp_path):
         },
         "losses": [],
     }
-    weights = {f"network.{name}": value for name, value in network.state_dict().items()}
+    weights = {f"network.{name}".replace("upsample", "grow"): value for name, value in network.state_dict().items()}
     torch.save({"state_dict": weights, "global_step": 3, CHECKPOINT_KEY: entry}, tmp_path / "a.ckpt")
     again, recipe = load_network(tmp_path / "a.ckpt")
     image = torch.randn(1, 1, 8, 8, 8)

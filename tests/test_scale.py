@@ -39,7 +39,7 @@ def linked(folder, cases):
         for ending in ("image.npy", "label.npy"):
             os.link(one.with_suffix(f".{ending}"), prepared / f"{stem}.{ending}")
         record["sha256"] = case.id
-        record["examination"] |= {"case": case.id, "image_sha256": case.id, "label_sha256": case.id}
+        record["check"] |= {"case": case.id, "image_sha256": case.id, "label_sha256": case.id}
         (prepared / f"{stem}.json").write_text(json.dumps(record))
     return root
 

@@ -122,9 +122,9 @@ DAMAGES = {  # and what is said of them
     "flat affine": (of_record(lambda content: content.update(affine=[1.0] * 16)), "checksum does not fit"),
     "affine of three rows": (of_record(lambda content: content["affine"].pop()), "checksum does not fit"),
     "no spacing": (of_record(lambda content: content.update(scan_spacing_mm=None)), "checksum does not fit"),
-    "no examination": (of_record(lambda content: content.update(examination=7)), "checksum does not fit"),
+    "no check": (of_record(lambda content: content.update(check=7)), "checksum does not fit"),
     "no finding": (
-        of_record(lambda content: content["examination"].update(findings=[{"case": "a"}])),
+        of_record(lambda content: content["check"].update(findings=[{"case": "a"}])),
         "checksum does not fit",
     ),
     "another digit": (of_record(lambda content: content["affine"][0].__setitem__(3, -1.0)), "checksum does not fit"),
@@ -148,20 +148,20 @@ def test_what_is_damaged_is_prepared_anew_and_told(nnunet_root, sound, tmp_path,
     damage, told = DAMAGES[name]
     folder = shutil.copytree(sound, tmp_path / "store")
     cases = nnunet_cases(nnunet_root)[:3]
-    whole, examinations = prepare_cases(cases, PAPER, SETTINGS, folder, workers=1)
+    whole, checks = prepare_cases(cases, PAPER, SETTINGS, folder, workers=1)
     assert capsys.readouterr().out == ""
     contents, others = ({path: path.read_bytes() for path in folder.iterdir()}, written(folder))
     victim = whole[1]
     damage(victim.image, victim.label, victim.image.with_name(victim.image.name.replace("image.npy", "json")))
 
-    assert check_cases(cases, PAPER, SETTINGS, folder, workers=1, progress=False) == examinations
+    assert check_cases(cases, PAPER, SETTINGS, folder, workers=1, progress=False) == checks
     said = f"{folder}: 1 of 3 prepared cases found damaged, such as case_1-"
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith(said)
     assert line.endswith("; reading anew")
     assert {path: path.read_bytes() for path in folder.iterdir()} != contents
 
-    assert prepare_cases(cases, PAPER, SETTINGS, folder, workers=1, progress=False) == (whole, examinations)
+    assert prepare_cases(cases, PAPER, SETTINGS, folder, workers=1, progress=False) == (whole, checks)
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith(said)
     assert told in line
@@ -238,9 +238,9 @@ def test_all_bad_cases_are_told_at_once_and_the_good_ones_kept(tmp_path, workers
     root, store = write_nnunet(tmp_path / "data", 4), tmp_path / "store"
     (root / "imagesTr" / "case_0_0000.nii.gz").write_bytes(b"")
     write_nifti(root / "labelsTr" / "case_2.nii.gz", np.full((24, 20, 28), 77, np.uint8))
-    prepared, examinations = prepare_cases(nnunet_cases(root), PAPER, SETTINGS, store, workers=workers)
+    prepared, checks = prepare_cases(nnunet_cases(root), PAPER, SETTINGS, store, workers=workers)
     assert [case.id for case in prepared] == ["case_1", "case_3"]
-    errors = [finding for one in examinations for finding in one.findings if finding.level == "error"]
+    errors = [finding for one in checks for finding in one.findings if finding.level == "error"]
     assert [(error.case, error.check) for error in errors] == [("case_0", "file"), ("case_2", "label values")]
     assert sorted(name.partition("-")[0] for name in written(store)) == ["case_1"] * 3 + ["case_3"] * 3
 

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from lightning_dice.config import shipped_labels
 from lightning_dice.data.cases import Case, Split, given_split, split_cases
-from lightning_dice.data.integrity import ERROR, Examination, Finding, check_copies, findings_frame
+from lightning_dice.data.integrity import ERROR, CaseCheck, Finding, check_copies, findings_frame
 from lightning_dice.data.labels import LabelChoice, LabelSet, told_names
 from lightning_dice.data.loaders import check_shared_memory, patch_loader, volume_loader
 from lightning_dice.data.patches import PatchQueue, Transform, padding_share
@@ -121,14 +121,14 @@ class CTDataModule(pl.LightningDataModule):
         if self.cases:
             return
         chosen = self._choose()
-        prepared, examinations = prepare_cases(chosen, self.labels, self.preparation, self.store / self.name)
-        self._judge(examinations)
+        prepared, checks = prepare_cases(chosen, self.labels, self.preparation, self.store / self.name)
+        self._record_findings(checks)
         self.cases = {case.id: case for case in prepared if case.id not in self.excluded}
         self.sources = {case.id: case for case in chosen if case.id in self.cases}
         kept = [tuple(i for i in part if i in self.cases) for part in astuple(self.split)]
         if not self.cases or (self.split.train and not kept[0]):
             left_out = f"{len(self.excluded)} cases left out, such as {next(iter(self.excluded))}"
-            raise InputError(f"{self.root}: {left_out}, leave none to train or test on; mend or add some")
+            raise InputError(f"{self.root}: {left_out}, leave none to train or test on; fix or add some")
         self.split = Split(*kept)
 
     def check(self) -> None:
@@ -137,7 +137,7 @@ class CTDataModule(pl.LightningDataModule):
         Raises:
             InputError: as `setup`.
         """
-        self._judge(check_cases(self._choose(), self.labels, self.preparation, self.store / self.name))
+        self._record_findings(check_cases(self._choose(), self.labels, self.preparation, self.store / self.name))
 
     def _choose(self) -> list[Case]:
         """Split all cases, so that leaving one out moves no other from part to part, and leave out the excluded."""
@@ -174,17 +174,17 @@ class CTDataModule(pl.LightningDataModule):
             )
             print(f"{self.root}: declares {' and '.join(told)}: none of the classes, counted as background{advice}")
 
-    def _judge(self, examinations: Sequence[Examination]) -> None:
+    def _record_findings(self, checks: Sequence[CaseCheck]) -> None:
         """Record all findings, and end with the errors among them or skip their cases."""
-        found = [finding for one in examinations for finding in one.findings]
-        self.findings = found + check_copies(examinations, self.split)
+        found = [finding for one in checks for finding in one.findings]
+        self.findings = found + check_copies(checks, self.split)
         with atomic_write(self.integrity) as path:
             findings_frame(self.findings).to_csv(path, index=False)
         errors = [finding for finding in self.findings if finding.level == ERROR]
         if errors and self.on_error == "stop":
             cases = {error.case: None for error in errors}
             raise InputError(
-                f"{len(errors)} errors in {len(cases)} of {len(examinations)} cases, see {self.integrity}; mend them, "
+                f"{len(errors)} errors in {len(cases)} of {len(checks)} cases, see {self.integrity}; fix them, "
                 "leave cases out by data.exclude=[…], or those with errors by data.on_error=skip:\n"
                 + "\n".join(sorted(map(str, errors)))
             )

@@ -75,7 +75,7 @@ def is_dicom(path: Path) -> bool:
             file.seek(128)
             return file.read(4) == b"DICM"
     except FileNotFoundError:
-        raise InputError(f"{path}: a link to a file that does not exist; mend or remove it") from None
+        raise InputError(f"{path}: a link to a file that does not exist; fix or remove it") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be opened ({error.strerror}); allow reading it") from None
 

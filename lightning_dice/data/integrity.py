@@ -60,7 +60,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Examination:
+class CaseCheck:
     """What reading one case told: the findings, and hashes of its voxels, empty for what is not there to compare."""
 
     case: str
@@ -68,10 +68,6 @@ class Examination:
     findings: tuple[Finding, ...]
     image_sha256: str = ""
     label_sha256: str = ""
-
-    @property
-    def is_sound(self) -> bool:
-        return all(finding.level != ERROR for finding in self.findings)
 
 
 def findings_frame(findings: Iterable[Finding]) -> pd.DataFrame:
@@ -137,7 +133,7 @@ def check_image(case: Case, voxels: np.ndarray, affine: np.ndarray) -> Iterator[
         yield found(WARNING, "extent", value, expected)
     if voxels.dtype.kind == "f" and not np.isfinite(voxels).all():
         count = np.count_nonzero(~np.isfinite(voxels))
-        yield found(ERROR, "voxels", f"{count} voxels are NaN or infinite", "HU, mend the file")
+        yield found(ERROR, "voxels", f"{count} voxels are NaN or infinite", "HU, repair the file")
         return
     low, high = float(voxels.min()), float(voxels.max())
     value = f"holds values from {low:g} to {high:g}"
@@ -199,7 +195,7 @@ def check_values(case: str, file: LabelFile, values: Sequence[float]) -> Iterato
         )
 
 
-def check_copies(examinations: Iterable[Examination], split: Split) -> list[Finding]:
+def check_copies(checks: Iterable[CaseCheck], split: Split) -> list[Finding]:
     """The same voxels, of images or of labels, under two ids: the same patient, one would say.
 
     In one part of the split that is a warning. In two it is an error of the later case in the order test, validation,
@@ -208,9 +204,9 @@ def check_copies(examinations: Iterable[Examination], split: Split) -> list[Find
     parts: Mapping[str, str] = {case: part for part in ("test", "validation", "train") for case in getattr(split, part)}
     rank = {case: number for number, case in enumerate(parts)}
     findings: dict[str, Finding] = {}  # one per case
-    known = sorted((one for one in examinations if one.case in rank), key=lambda one: rank[one.case])
+    known = sorted((one for one in checks if one.case in rank), key=lambda one: rank[one.case])
     for what in ("image", "label"):
-        first: dict[str, Examination] = {}
+        first: dict[str, CaseCheck] = {}
         for one in known:
             content = getattr(one, f"{what}_sha256")
             if not content:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from lightning_dice.data.cases import Case
-from lightning_dice.data.integrity import Examination, Finding
+from lightning_dice.data.integrity import CaseCheck, Finding
 from lightning_dice.data.labels import LabelSet
 from lightning_dice.data.volumes import LabelledScan, Preparation, Volume, prepare_volume, read_case, spacing_mm, to_ras
 from lightning_dice.files import atomic_write, locked, remove_leftovers
@@ -59,8 +59,8 @@ class PreparedCase:
         return spacing_mm(np.array(self.affine))
 
 
-Outcome = tuple[Examination, PreparedCase | None]  # what was found in a case, and what was made of it if it is sound
-FIELDS = [field.name for kind in (PreparedCase, Examination, Finding) for field in dataclasses.fields(kind)]
+Outcome = tuple[CaseCheck, PreparedCase | None]  # what was found in a case, and what was made of it if it is sound
+FIELDS = [field.name for kind in (PreparedCase, CaseCheck, Finding) for field in dataclasses.fields(kind)]
 
 
 def prepare_cases(
@@ -70,7 +70,7 @@ def prepare_cases(
     folder: Path | str,
     workers: int | None = None,
     progress: bool = True,
-) -> tuple[list[PreparedCase], list[Examination]]:
+) -> tuple[list[PreparedCase], list[CaseCheck]]:
     """Bring the cases into the store, as far as they are not there yet, or not whole.
 
     Args:
@@ -83,10 +83,10 @@ def prepare_cases(
     folder = Path(folder)
     with locked(folder):  # of several runs that start together one prepares, and the others find it all
         try:
-            outcomes = _examine_all(cases, labels, preparation, folder, workers, progress, prepare=True)
+            outcomes = _check_all(cases, labels, preparation, folder, workers, progress, prepare=True)
         finally:
             remove_leftovers(folder, (".npy", ".json"))
-    return [prepared for _, prepared in outcomes if prepared], [examination for examination, _ in outcomes]
+    return [prepared for _, prepared in outcomes if prepared], [check for check, _ in outcomes]
 
 
 def check_cases(
@@ -96,10 +96,10 @@ def check_cases(
     folder: Path | str,
     workers: int | None = None,
     progress: bool = True,
-) -> list[Examination]:
+) -> list[CaseCheck]:
     """What `prepare_cases` would find, without preparing anything; what is in the store is not read again."""
-    outcomes = _examine_all(cases, labels, preparation, Path(folder), workers, progress, prepare=False)
-    return [examination for examination, _ in outcomes]
+    outcomes = _check_all(cases, labels, preparation, Path(folder), workers, progress, prepare=False)
+    return [check for check, _ in outcomes]
 
 
 def fingerprint(cases: Sequence[PreparedCase]) -> str:
@@ -107,7 +107,7 @@ def fingerprint(cases: Sequence[PreparedCase]) -> str:
     return hashlib.sha256("".join(sorted(case.id + case.sha256 for case in cases)).encode()).hexdigest()[:16]
 
 
-def _examine_all(
+def _check_all(
     cases: Sequence[Case],
     labels: LabelSet,
     preparation: Preparation,
@@ -131,21 +131,21 @@ def _examine_all(
         count = f"{len(damages)} of {len(known) + len(damages)} prepared cases found damaged"
         print(f"{folder}: {count}, such as {damages[0]}; {'preparing' if prepare else 'reading'} anew")
     tasks = [(case, labels, stems[case.id], preparation if prepare else None) for case in cases if case.id not in known]
-    outcomes = run_all(_examine, tasks, "preparing" if prepare else "checking", workers, progress)
+    outcomes = run_all(_check, tasks, "preparing" if prepare else "checking", workers, progress)
     known |= {case.id: outcome for (case, *_), outcome in zip(tasks, outcomes, strict=True)}
     return [known[case.id] for case in cases]
 
 
-def _examine(case: Case, labels: LabelSet, stem: Path, preparation: Preparation | None) -> Outcome:
+def _check(case: Case, labels: LabelSet, stem: Path, preparation: Preparation | None) -> Outcome:
     """Read one case, and write it to the store if it is sound and to be prepared."""
-    scan, examination = read_case(case, labels)
+    scan, check = read_case(case, labels)
     if scan is None or preparation is None:
-        return examination, None
-    _write(scan, prepare_volume(scan, preparation), len(labels), examination, stem)
+        return check, None
+    _write(scan, prepare_volume(scan, preparation), len(labels), check, stem)
     return _recorded(case.id, stem)
 
 
-def _write(scan: LabelledScan, volume: Volume, classes: int, examination: Examination, stem: Path) -> None:
+def _write(scan: LabelledScan, volume: Volume, classes: int, check: CaseCheck, stem: Path) -> None:
     digest = hashlib.sha256()
     for array in (volume.image, volume.label, volume.affine):
         digest.update(array.tobytes())
@@ -157,7 +157,7 @@ def _write(scan: LabelledScan, volume: Volume, classes: int, examination: Examin
         "scan_shape": turned.shape,
         "scan_spacing_mm": spacing_mm(affine),
         "sha256": digest.hexdigest(),
-        "examination": dataclasses.asdict(examination),
+        "check": dataclasses.asdict(check),
     }
     with atomic_write(_path(stem, "json")) as path:
         path.write_text(json.dumps(record | {"crc32": _crc32(record)}))
@@ -197,7 +197,7 @@ def _recorded(case_id: str, stem: Path) -> Outcome:
     """
     path = _path(stem, "json")
     try:
-        examination, prepared = _parsed(json.loads(path.read_bytes()), case_id, stem)
+        check, prepared = _parsed(json.loads(path.read_bytes()), case_id, stem)
     except FileNotFoundError:
         raise
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
@@ -210,7 +210,7 @@ def _recorded(case_id: str, stem: Path) -> Outcome:
             raise _Damage(f"{path.name}: {error.strerror}") from None
         if found != size:
             raise _Damage(f"{path.name}: {found} bytes instead of {size}")
-    return examination, prepared
+    return check, prepared
 
 
 def _parsed(record: Any, case_id: str, stem: Path) -> Outcome:
@@ -221,10 +221,10 @@ def _parsed(record: Any, case_id: str, stem: Path) -> Outcome:
     """
     if record.pop("crc32") != _crc32(record):
         raise ValueError("its checksum does not fit")
-    found = record["examination"]
+    found = record["check"]
     if found["case"] != case_id:
         raise ValueError(f"is of {found['case']}")
-    examination = Examination(**found | {"findings": tuple(Finding(**finding) for finding in found["findings"])})
+    check = CaseCheck(**found | {"findings": tuple(Finding(**finding) for finding in found["findings"])})
     prepared = PreparedCase(
         id=case_id,
         image=_path(stem, "image.npy"),
@@ -236,7 +236,7 @@ def _parsed(record: Any, case_id: str, stem: Path) -> Outcome:
         scan_spacing_mm=tuple(record["scan_spacing_mm"]),
         sha256=record["sha256"],
     )
-    return examination, prepared
+    return check, prepared
 
 
 def _crc32(record: dict[str, Any]) -> int:

@@ -13,7 +13,7 @@ from scipy.ndimage import affine_transform, gaussian_filter
 from lightning_dice.data.cases import Case
 from lightning_dice.data.integrity import (
     ERROR,
-    Examination,
+    CaseCheck,
     Finding,
     check_grid,
     check_image,
@@ -87,7 +87,7 @@ class Volume:
     affine: np.ndarray
 
 
-def read_case(case: Case, labels: LabelSet) -> tuple[LabelledScan | None, Examination]:
+def read_case(case: Case, labels: LabelSet) -> tuple[LabelledScan | None, CaseCheck]:
     """Read each file of a case once, label files if one of the classes may be in them, and look at what they hold.
 
     Returns:
@@ -116,14 +116,14 @@ def read_case(case: Case, labels: LabelSet) -> tuple[LabelledScan | None, Examin
     is_sound = all(finding.level != ERROR for finding in findings)
     if is_sound:
         findings += check_organs(case, labels, image.voxels, label, image.affine)
-    examination = Examination(
+    check = CaseCheck(
         case.id,
         str(case.image),
         tuple(findings),
         image_sha256=content_hash(image.voxels) if image else "",
         label_sha256=content_hash(label) if is_sound and label.any() else "",
     )
-    return LabelledScan(image.voxels, label, image.affine) if is_sound else None, examination
+    return LabelledScan(image.voxels, label, image.affine) if is_sound else None, check
 
 
 def prepare_volume(scan: LabelledScan, preparation: Preparation) -> Volume:

@@ -15,6 +15,7 @@ from lightning_dice.errors import InputError
 from lightning_dice.naming import OUR_LOSS, flat, network_name, setting_text
 from lightning_dice.paper.published import CLASSES, LOSS_SETTINGS, ROWS, TABLE1, WEIGHTINGS
 from lightning_dice.paper.stored import StoredRun, read_run
+from lightning_dice.pictures.escaping import one_line
 from lightning_dice.runs import Run
 
 FOLDER = re.compile(r"loss=([^,]+),lr=([^,]+),seed=(\d+)((?:,[^,=]+=.*?)??)(?:,rerun=(\d+))?")
@@ -76,7 +77,7 @@ class Cell:
     @property
     def name(self) -> str:
         """Unique among the cells of a grid."""
-        return _one_line(f"{self.loss}, {self.setting}")
+        return one_line(f"{self.loss}, {self.setting}")
 
     @property
     def printed(self) -> dict[str, float]:
@@ -92,7 +93,7 @@ class Cell:
     @property
     def states(self) -> str:
         states = [*(f"seed {run.seed}: {run.state}" for run in self.runs), *self.left_out]
-        return _one_line("; ".join(states)) or "missing"
+        return one_line("; ".join(states)) or "missing"
 
     @cached_property
     def scores(self) -> pd.DataFrame:
@@ -200,7 +201,7 @@ def read_grid(folder: Path | str) -> Grid:
         key = loss, lr, parts
         reasons = [*broken.get(key, ()), *strange.get(key, ())]
         cells[loss, lr, variant] = _cell((loss, lr, labels, ", ".join(variant)), found.get(key, ()), reasons)
-    return Grid(tuple(cells.values()), labels, tuple(map(_one_line, remarks)))
+    return Grid(tuple(cells.values()), labels, tuple(map(one_line, remarks)))
 
 
 def _most_common_labels(runs: Sequence[StoredRun]) -> LabelSet:
@@ -295,7 +296,3 @@ def _same(text: str, other: str) -> bool:
         return text == other or float(text) == float(other)
     except ValueError:
         return False
-
-
-def _one_line(text: str) -> str:
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())

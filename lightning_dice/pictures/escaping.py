@@ -9,6 +9,11 @@ LITERAL = {"parse_math": False, "usetex": False}
 MARKDOWN = re.compile(r"[\\`*_{}\[\]<>|#!&~$]")
 
 
+def one_line(text: str) -> str:
+    """Without what cannot be printed, such as line ends and control characters."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+
+
 def markdown(text: str) -> str:
     """For Markdown, in a table too: any ASCII punctuation behind a backslash is itself (CommonMark 2.4), lines join."""
     return MARKDOWN.sub(r"\\\g<0>", " ".join(text.split()))
