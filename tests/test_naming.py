@@ -47,6 +47,10 @@ def test_what_an_experiment_sets_is_said_by_its_name(preset, data):
         ("phantoms=12", "phantoms=12"),
         ("overlap=0.5", "overlap=0.5"),
         ("+trainer.gradient_clip_val=1", "trainer.gradient_clip_val=1"),
+        ("labels=totalsegmentator", "labels=totalsegmentator"),
+        ("labels.classes=[liver,{bowel: [stomach,pancreas]}]", "labels.classes=[liver,bowel(stomach+pancreas)]"),
+        ("labels.labels.liver.opacity=1", "labels.labels.liver.opacity=1"),
+        ("labels.name=mine", "labels=mine"),
     ],
 )
 def test_what_differs_is_told(override, told):
