@@ -69,7 +69,7 @@ def test_the_commands_of_readme_run_one_after_the_other(desk):
         "phantom/smoke/loss=simple,lr=0.01,seed=1",
         "phantom/smoke/loss=square,lr=0.001,seed=2",
         "nnunet/smoke/loss=simple,lr=0.01,seed=0,data.patch_size=16,data.preparation.spacing_mm=3,labels=dataset",
-        "nnunet/smoke/loss=simple,lr=0.01,seed=0,data.patch_size=16,data.preparation.spacing_mm=3,labels=dataset,"
+        "nnunet/smoke/loss=uniform,lr=0.001,seed=0,data.patch_size=16,data.preparation.spacing_mm=3,labels=dataset,"
         "labels.classes=[liver,kidney(kidney_left+kidney_right)]",
     }
     evaluated = desk / "runs/phantom/smoke/loss=simple,lr=0.01,seed=1/evaluate"
