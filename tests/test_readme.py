@@ -88,7 +88,10 @@ def test_readme_names_the_targets_of_the_makefile():
 
 def test_readmes_python_runs(desk):
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    code = code.replace("/demo/", "/smoke/") + "assert recipe.labels.names[3] == 'liver'; assert not network.training\n"
+    code = (
+        code.replace("/demo/", "/smoke/")
+        + "assert recipe.labels.names[3] == 'liver'; assert label.shape == image.shape\n"
+    )
     subprocess.run([sys.executable, "-c", code], cwd=desk, check=True, timeout=100)
 
 
@@ -96,3 +99,14 @@ def test_pictures_and_files_that_readme_shows_are_there():
     links = re.findall(r"\]\((?!https?:|#)([^)]+)\)", README)
     assert len(links) >= 3
     assert all((Path(__file__).parents[1] / link).is_file() for link in links)
+
+
+def test_every_file_of_the_package_is_on_readmes_map():
+    (text,) = re.findall(r"## Where things are.*?```\n(.*?)```", README, re.DOTALL)
+    words = set(re.findall(r"\w+", text))
+    package = Path(__file__).parents[1] / "lightning_dice"
+    folders = {"layouts", "phantom", "pictures", "paper", "callbacks"}  # each named as a whole
+    files = {path for path in package.rglob("*.py") if path.parent.name not in folders and path.name != "__init__.py"}
+    assert {path.stem for path in files} | folders <= words
+    conf = {path.name for path in (package.parent / "conf").iterdir() if path.is_dir()} - {"hydra", "report", "sweep"}
+    assert conf <= words
