@@ -34,6 +34,7 @@ fuzz: .venv/installed  ## ten minutes of random settings and damaged files: no t
 test: lint  ## lint, then all tests
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
-lint: .venv/installed  ## format and lint, checked only
+lint: .venv/installed  ## format, lint and types, checked only
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/mypy

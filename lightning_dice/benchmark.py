@@ -119,6 +119,7 @@ def _train(config: DictConfig, module: SegmentationModule, data: CTDataModule) -
     """The times of a training as `train` does it, without validation and checkpoints."""
     times = StepTimes()
     short = OmegaConf.merge(config, {"trainer": {"max_steps": config.steps + WARM_UP_STEPS}})
+    assert isinstance(short, DictConfig)  # as the first of what is merged
     trainer = build_trainer(
         short, callbacks=[times], logger=False, profiler=times.wait, enable_checkpointing=False, limit_val_batches=0
     )
@@ -148,9 +149,9 @@ def _memory_gb(work: workloads.Work, fabric: Fabric) -> float | None:
         Path("/proc/self/clear_refs").write_text("5")  # the peak falls back to what is resident now
     except OSError:
         return None
-    before = _resident_gb("VmRSS")
+    resident = _resident_gb("VmRSS")
     work()
-    return _resident_gb("VmHWM") - before
+    return _resident_gb("VmHWM") - resident
 
 
 def _resident_gb(name: str) -> float:

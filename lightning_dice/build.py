@@ -148,18 +148,20 @@ def _build_optimizer(config: DictConfig) -> OptimizerFactory:
 
 def _taken(settings: DictConfig, group: str, pattern: str) -> DictConfig:
     """Those settings that the class takes; all of them for the classes that these files of the group are about."""
-    given = [OmegaConf.load(file) for file in sorted((config_folder() / group).glob(f"{pattern}.yaml"))]
+    given: list[Any] = [OmegaConf.load(file) for file in sorted((config_folder() / group).glob(f"{pattern}.yaml"))]
     if settings._target_ in [one._target_ for one in given]:
         return settings
     taken = _parameters(settings._target_, group)
     left_over = [
-        key for key in settings if key not in taken and not key.startswith("_") and any(key in one for one in given)
+        key
+        for key in map(str, settings)
+        if key not in taken and not key.startswith("_") and any(key in one for one in given)
     ]
     changed = [f"{group}.{key}={settings[key]}" for key in left_over if all(settings[key] != o.get(key) for o in given)]
     if changed:
         known = ", ".join(key for key in taken)
         raise InputError(f"{', '.join(changed)}: {settings._target_} does not take it; expected one of {known}")
-    return OmegaConf.masked_copy(settings, [key for key in settings if key not in left_over])
+    return OmegaConf.masked_copy(settings, [key for key in map(str, settings) if key not in left_over])
 
 
 def _parameters(target: str, group: str) -> Mapping[str, inspect.Parameter]:
@@ -198,7 +200,7 @@ def build_training(
     """A trainer that leaves in the run's folder what `runs.py` says, from `step` on."""
     callbacks = [times, results, OverlayPictures(), LastCheckpoint(run)]
     if data.split.validation:
-        where = {"dirpath": run.checkpoints, "filename": run.best.stem, "enable_version_counter": False}
+        where: dict[str, Any] = {"dirpath": run.checkpoints, "filename": run.best.stem, "enable_version_counter": False}
         callbacks.append(ModelCheckpoint(monitor="val/dice", mode="max", **where))
     if config.trainer.enable_progress_bar:
         callbacks.append(ProgressBar(run.folder.name, times))
@@ -220,7 +222,7 @@ def build_fabric(accelerator: str, precision: str) -> Fabric:
     """
     precision = best_precision(accelerator) if precision == "auto" else precision
     try:
-        return Fabric(accelerator=accelerator, devices=1, precision=precision)
+        return Fabric(accelerator=accelerator, devices=1, precision=precision)  # type: ignore[arg-type]  # it checks
     except REFUSALS as error:
         raise InputError(
             f"accelerator={accelerator}, precision={precision}: {error}; expected auto, or others"
@@ -239,6 +241,7 @@ def claim_gpu() -> tuple[int, FileLock]:
         with contextlib.suppress(Timeout):
             lock.acquire(timeout=1)
             return device, lock
+    raise RuntimeError("no GPU to claim")
 
 
 def device_name(trainer: pl.Trainer) -> str:
@@ -263,7 +266,7 @@ def _uses_gpu(accelerator: str) -> bool:
     return accelerator != "cpu" and torch.cuda.is_available()
 
 
-def _build(config: DictConfig, name: str, **more: Any) -> Any:
+def _build(config: DictConfig | dict[str, Any], name: str, **more: Any) -> Any:
     """Instantiate; what the object says about its arguments becomes one line."""
     try:
         return instantiate(config, **more)

@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from typing import TypeGuard
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -102,7 +103,7 @@ def _is_fixable(error: Exception) -> bool:
     return isinstance(error, FIXABLE) or _is_about_writing(error)
 
 
-def _is_about_writing(error: Exception) -> bool:
+def _is_about_writing(error: Exception) -> TypeGuard[OSError]:
     return isinstance(error, OSError) and error.errno in WRITING
 
 

@@ -4,7 +4,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from lightning_dice.data.labels import LabelSet, label_set
 
@@ -26,6 +26,7 @@ def shipped_labels(name: str) -> LabelSet:
     return label_set(name, plain(OmegaConf.load(config_folder() / "labels" / f"{name}.yaml"))["labels"])
 
 
-def plain(config: DictConfig) -> dict[str, Any]:
+def plain(config: DictConfig | ListConfig) -> dict[str, Any]:  # a file could hold a list; ours do not
     """Everything resolved, as plain types."""
-    return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    return settings

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -43,7 +44,7 @@ def evaluate(config: DictConfig) -> Run:
         trained_config.data.transform = None  # for training only
         trained_config.data.num_workers = 0  # a prepared volume is there at once; no shared memory is needed
         trained_config.data.pop("labels", None)  # of version 0.1; the classes are the network's
-        settings = OmegaConf.to_container(trained_config.data)
+        settings: Any = OmegaConf.to_container(trained_config.data)
         check(settings, DataSettings, f"{trained.config}: data.")
         check_trust(settings, trained, config.trust)
         data = build_datamodule(trained_config, labels)

@@ -45,14 +45,14 @@ def sliding_window(
     sides = [side for m in reversed(missing) for side in (m // 2, m - m // 2)]  # of the last axis first
     padded = functional.pad(image, sides)
     starts = [window_starts(size, patch, overlap) for size, patch in zip(padded.shape[1:], patch_size, strict=True)]
-    windows = [
-        (..., *(slice(start, start + patch) for start, patch in zip(corner, patch_size, strict=True)))
+    windows: list[tuple[slice, ...]] = [
+        (slice(None), *(slice(start, start + patch) for start, patch in zip(corner, patch_size, strict=True)))
         for corner in itertools.product(*starts)
     ]
     profiles = [torch.hann_window(p + 2, periodic=False)[1:-1] if overlap else torch.ones(p) for p in patch_size]
     profiles = [profile.to(image.device) for profile in profiles]
     blend = _outer(profiles)
-    total = None
+    total: Tensor | None = None
     for first in range(0, len(windows), batch_size):
         some = windows[first : first + batch_size]
         logits = network(torch.stack([padded[window] for window in some]).to(device)).to(image.device)
@@ -60,6 +60,7 @@ def sliding_window(
             total = image.new_zeros(*padded.shape[1:], logits.shape[1], dtype=torch.float32).movedim(-1, 0)
         for window, one in zip(some, logits, strict=True):
             total[window].addcmul_(one, blend)
+    assert total is not None  # there is one window at least
     total /= _outer([_summed(*along) for along in zip(profiles, starts, padded.shape[1:], strict=True)])
     for axis, (m, size) in enumerate(zip(missing, image.shape[1:], strict=True)):
         total = total.narrow(1 + axis, m // 2, size)
@@ -124,7 +125,7 @@ def sliding_window_slabs(
 def plan_slabs(
     shape: Sequence[int],
     itemsize: int,
-    step: Sequence[float],
+    step: Sequence[float] | np.ndarray,
     classes: int,
     patch_size: Sequence[int],
     overlap: float,
@@ -183,7 +184,9 @@ def _slabs(starts: Sequence[int], patch: int, size: int, rows: int) -> Iterator[
         begin = end
 
 
-def to_native(slabs: Iterable[Tensor], depth: int, shape: Sequence[int], step: Sequence[float]) -> np.ndarray:
+def to_native(
+    slabs: Iterable[Tensor], depth: int, shape: Sequence[int], step: Sequence[float] | np.ndarray
+) -> np.ndarray:
     """Label map on the scan's own grid, from logits on the prepared grid.
 
     The class probabilities are interpolated linearly, and the highest wins, which is closer than a label map enlarged.
@@ -199,7 +202,8 @@ def to_native(slabs: Iterable[Tensor], depth: int, shape: Sequence[int], step: S
         Places in the logits' first dimension, uint8 (X, Y, Z).
     """
     labels = np.empty(shape, np.uint8)
-    last, end, done = [], 0, 0  # the slab before's last slice, before prepared slice `end`; scan slices labelled so far
+    last: list[Tensor] = []  # the slab before's last slice
+    end, done = 0, 0  # which lies before prepared slice `end`; scan slices labelled so far
     for slab in slabs:
         held = torch.cat([*last, slab.softmax(dim=0)], dim=-1)
         end += slab.shape[-1]

@@ -69,7 +69,7 @@ def score_case(
         pred, true = torch.from_numpy(prediction == label), torch.from_numpy(truth == label)
         sizes = int(true.sum()), int(pred.sum())
         if not any(sizes):
-            values = (math.nan,) * len(SCORES)
+            values = math.nan, math.nan, math.nan, math.nan
         elif not all(sizes):
             values = (0.0, 0.0, diagonal_mm, 0.0)
         else:

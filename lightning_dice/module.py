@@ -40,6 +40,9 @@ class SegmentationModule(pl.LightningModule):
         compiles: training calls the network through `torch.compile`.
     """
 
+    _indices: Tensor  # buffers
+    _places: Tensor
+
     def __init__(
         self,
         network: nn.Module,
@@ -53,11 +56,11 @@ class SegmentationModule(pl.LightningModule):
         super().__init__()
         self.network = network
         self.recipe = recipe
-        self.loss = loss
-        self.optimizer = optimizer
+        self.loss: Any = loss  # None where nothing is trained, as the optimiser
+        self.optimizer: Any = optimizer
         self.overlap = overlap
         self.compiles = compiles
-        self._train = self.forward
+        self._train: Callable[[Tensor], Tensor] = self.forward
         self.taught = recipe.labels.names if taught is None else tuple(taught)
         indices, places = recipe.labels.indices(self.taught), recipe.labels.places(self.taught)
         self.register_buffer("_indices", torch.tensor(indices, dtype=torch.uint8), persistent=False)
@@ -95,9 +98,10 @@ class SegmentationModule(pl.LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         if (batch_idx + 1) % self.trainer.accumulate_grad_batches:
             return  # in the middle of an iteration
-        if self.global_step % self.trainer.log_every_n_steps == 0 or self.global_step == self.trainer.max_steps:
+        interval = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # one of its connectors sets it
+        if self.global_step % interval == 0 or self.global_step == self.trainer.max_steps:
             self._check_losses()
-            self._log_point("train", torch.stack(self._losses), dice_from_counts(sum(self._counts)))
+            self._log_point("train", torch.stack(self._losses), dice_from_counts(torch.stack(self._counts).sum(dim=0)))
             self._losses, self._counts, self._cases = [], [], []
 
     def on_validation_epoch_start(self) -> None:

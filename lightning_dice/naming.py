@@ -34,12 +34,13 @@ def network_name(network: dict[str, Any], usual: str = "unet3d") -> str:
     """The file in `conf/network/` that a network's settings are those of, or differ least from, the usual one rather
     than another such; a class that no file is about goes by its own name."""
     own = flat(network)
+    target: Any = network.get("_target_")
     differing = {
         name: sum(own.get(key, "absent") != shipped.get(key, "absent") for key in own.keys() | shipped.keys())
         for name, shipped in _networks().items()
-        if shipped["_target_"] == network.get("_target_")
+        if shipped["_target_"] == target
     }
-    return min(differing, key=lambda name: (differing[name], name != usual), default=network.get("_target_"))
+    return min(differing, key=lambda name: (differing[name], name != usual), default=target)
 
 
 def run_folder(config: dict[str, Any]) -> Path:
@@ -54,7 +55,7 @@ def run_folder(config: dict[str, Any]) -> Path:
 
 def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Dotted keys to values, without those that are not part of a run."""
-    found = {}
+    found: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, dict) and value:
             found |= flat(value, f"{prefix}{key}.")
@@ -125,7 +126,8 @@ def _preset(config: dict[str, Any]) -> dict[str, Any]:
             composed = compose("train", overrides)
     phantoms = composed.phantoms
     composed.phantoms = config["phantoms"]  # which the layout takes over
-    preset = OmegaConf.to_container(composed, resolve=True) | {"phantoms": phantoms}
+    resolved: Any = OmegaConf.to_container(composed, resolve=True)
+    preset: dict[str, Any] = resolved | {"phantoms": phantoms}
     if not is_ours:
         preset["loss"] = {}
     if not is_shipped:  # the layout belongs to the data set, which a folder is named after

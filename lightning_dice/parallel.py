@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import Pipe, parent_process
 from multiprocessing.connection import Connection, wait
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 
 def run_all(
     function: Callable[..., Result],
-    tasks: Sequence[tuple],
+    tasks: Sequence[tuple[Any, ...]],
     title: str,
     workers: int | None = None,
     progress: bool = True,
@@ -61,7 +61,7 @@ def ignore_interrupts(*_: object) -> None:
 
 
 def _in_processes(
-    function: Callable[..., Result], tasks: Sequence[tuple], title: str, workers: int, bar: tqdm
+    function: Callable[..., Result], tasks: Sequence[tuple[Any, ...]], title: str, workers: int, bar: tqdm
 ) -> list[Result]:
     listening, stop = Pipe(duplex=False)
     with ProcessPoolExecutor(workers, initializer=_begin, initargs=(listening,)) as pool:
@@ -88,5 +88,7 @@ def _begin(listening: Connection) -> None:
 
 
 def _end_when_told(listening: Connection) -> None:
-    wait([parent_process().sentinel, listening])
+    parent = parent_process()
+    assert parent is not None  # this is a worker
+    wait([parent.sentinel, listening])
     os._exit(1)

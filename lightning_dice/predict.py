@@ -53,7 +53,8 @@ def predict(config: DictConfig) -> pd.DataFrame:
     print(f"{config.run}: {fabric.strategy.precision.precision} on {fabric.device}")
 
     output = Path(config.output).expanduser()
-    volumes, findings, problems, names = [], [], [], {}
+    volumes, findings, problems = [], [], []
+    names: dict[str, Path] = {}
     for path in find_scans(Path(config.input).expanduser()):
         name = scan_name(path)
         try:
@@ -102,10 +103,13 @@ def _predict(
     print(f"{scan.name}: {' × '.join(map(str, scan.voxels.shape))} voxels, up to {peak_gb:.1f} GB of memory")
     image, grid = prepare_image(hu, affine, preparation)
     prepared = torch.from_numpy(image).float()[None]
-    slabs = sliding_window_slabs(network, prepared, recipe.patch_size, config.overlap, 1, rows, progress=True)
+    slabs: Iterable[torch.Tensor] = sliding_window_slabs(
+        network, prepared, recipe.patch_size, config.overlap, 1, rows, progress=True
+    )
     if config.probabilities:
-        slabs = [torch.cat(list(slabs), dim=-1)]
-        _write_probabilities(slabs[0].softmax(dim=0).numpy(), grid, output / f"{scan.name}.probabilities.nii.gz")
+        logits = torch.cat(list(slabs), dim=-1)
+        slabs = [logits]
+        _write_probabilities(logits.softmax(dim=0).numpy(), grid, output / f"{scan.name}.probabilities.nii.gz")
     found = to_native(slabs, image.shape[2], hu.shape, step)
     label = from_ras(found, scan.affine)
     write_label_map(label, labels, scan, target)
@@ -115,9 +119,10 @@ def _predict(
         row = Pictured(scan.name, hu, None, found, spacing_mm(affine), labels)
         with atomic_write(output / f"{scan.name}.png") as picture:
             slices_figure([row]).savefig(picture, dpi=150)
-    voxels = sum(np.bincount(plane.ravel(), minlength=len(labels)) for plane in found)  # bincount takes 8 bytes a voxel
-    implausible = check_organs(case, labels, hu, found, affine, "predicted")
-    implausible = [*implausible, *check_missing(case, labels, voxels, found.shape, affine)]
+    # By planes, because bincount takes 8 bytes a voxel.
+    voxels = np.sum([np.bincount(plane.ravel(), minlength=len(labels)) for plane in found], axis=0)
+    implausible = list(check_organs(case, labels, hu, found, affine, "predicted"))
+    implausible += check_missing(case, labels, voxels.tolist(), found.shape, affine)
     for finding in implausible:
         print(f"warning: {finding}")
     millilitres = voxels * abs(np.linalg.det(affine[:3, :3])) / 1000

@@ -54,7 +54,8 @@ def report(config: DictConfig) -> Path:
     for ending in ("png", "svg"):
         with atomic_write(folder / f"figure1.{ending}") as path:
             figure.savefig(path, dpi=min(200, WIDEST // figure.get_figwidth()))
-    typical = pictures.get(typical_case(cells), {})
+    case = typical_case(cells)
+    typical = pictures.get(case, {}) if case else {}
     for number, loss in enumerate(WEIGHTINGS, start=2):
         shown = {cell.setting: typical[cell.name] for cell in cells if cell.loss == loss and cell.name in typical}
         if shown:

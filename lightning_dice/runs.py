@@ -162,7 +162,7 @@ def read_config(run: Run) -> dict[str, Any]:
     if not run.config.is_file():
         raise InputError(f"{run.folder}: no config.yaml in it; expected the folder of a run")
     try:
-        config = OmegaConf.to_container(OmegaConf.load(run.config))
+        config: Any = OmegaConf.to_container(OmegaConf.load(run.config))
     except Exception as error:  # OmegaConf passes on what the YAML reader raises, and has many errors of its own
         reason = " ".join(str(error).split())
         raise InputError(f"{run.config}: cannot be read ({reason}); restore it, or train the run anew") from None

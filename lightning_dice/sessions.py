@@ -139,7 +139,7 @@ def begin(
         )
     for folder in (run.folder, run.checkpoints, run.predictions):
         remove_leftovers(folder)
-    new = {"data": data_fingerprint, "excluded": excluded, "classes": classes, "sessions": []}
+    new: dict[str, Any] = {"data": data_fingerprint, "excluded": excluded, "classes": classes, "sessions": []}
     environment = read_json(run.environment) if goes_on else new
     environment["sessions"].append(session | _environment())
     write_json(run.environment, environment)
@@ -206,7 +206,7 @@ def _with_suffixes(folder: Path) -> Iterator[Path]:
 
 
 def _environment() -> dict[str, Any]:
-    versions = {}
+    versions: dict[str, str | None] = {}
     for package in PACKAGES:
         try:
             versions[package] = version(package)

@@ -57,7 +57,7 @@ def _train(config: DictConfig, settings: dict[str, Any], run: Run, data: CTDataM
     step = find_checkpoint(run)
     trainer = build_training(config, run, data, times, results, step)
     weights = getattr(module.loss, "weights", None)
-    classes = {
+    classes: dict[str, Any] = {
         "names": data.taught,
         "voxels": data.class_voxels,
         "weights": None if weights is None else weights.tolist(),

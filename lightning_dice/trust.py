@@ -51,7 +51,7 @@ def trusted_class(network: dict[str, Any], kind: type[Kind], file: Path | str) -
         InputError: it is another's or no such class, or an argument would be an object or is an address to load from.
     """
     target = str(network.get("_target_"))
-    found = None
+    found: Any = None
     if _is_in(target, NETWORKS):
         # Whatever an import raises, or MONAI's stand-ins for packages that are not installed.
         with contextlib.suppress(Exception):

@@ -3,8 +3,9 @@
 import copy
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,7 +64,7 @@ def monai_training(module: SegmentationModule, data: CTDataModule, fabric: Fabri
     """MONAI's usual loop with the same network: CacheDataset, as many workers as ours, DiceLoss, float32, no memory
     format of its own."""
     fabric = Fabric(accelerator=fabric.accelerator, devices=1, precision="32-true")
-    plain = copy.deepcopy(module.network).to(memory_format=torch.contiguous_format)
+    plain = copy.deepcopy(module.network).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # torch names it not
     network, optimizer = fabric.setup(plain, module.optimizer(plain.parameters()))
     loss = MonaiDiceLoss(softmax=True, to_onehot_y=True, batch=True)
     batches = _forever(_monai_loader(data, data.num_workers))
@@ -78,7 +79,7 @@ def monai_training(module: SegmentationModule, data: CTDataModule, fabric: Fabri
     return work
 
 
-def store_patches(data: CTDataModule) -> Work:
+def store_patches(data: CTDataModule) -> Callable[[], Batch]:
     """A batch from the prepared store, in this process."""
     queue = _queue(data)
     batch = itertools.count()
@@ -137,7 +138,7 @@ def monai_inference(module: SegmentationModule, data: CTDataModule, fabric: Fabr
     mode = "gaussian" if overlap else "constant"
 
     @torch.no_grad()
-    def work() -> Tensor:
+    def work() -> object:
         return sliding_window_inference(image, data.patch_size, data.batch_size, network, overlap, mode)
 
     return work
@@ -203,7 +204,7 @@ def _monai_loader(data: CTDataModule, workers: int) -> DataLoader:
     )
 
 
-def _forever(loader: DataLoader) -> Iterator[object]:
+def _forever(loader: Iterable[Any]) -> Iterator[Any]:
     while True:
         yield from loader
 

@@ -19,6 +19,7 @@ class CurvesLogger(Logger):
         self.run = run
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        assert step is not None  # the module tells it
         append_metrics(self.run, step, metrics)
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:

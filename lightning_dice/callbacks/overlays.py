@@ -9,6 +9,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from lightning_dice.data.patches import Batch
 from lightning_dice.data.store import PreparedCase
+from lightning_dice.module import SegmentationModule
 from lightning_dice.pictures.slices import Pictured, read_pictured, slices_figure
 from lightning_dice.recipe import Recipe
 
@@ -16,10 +17,10 @@ from lightning_dice.recipe import Recipe
 class OverlayPictures(pl.Callback):
     """Puts slices of the first validation volume, truth beside prediction, into TensorBoard at each validation."""
 
-    def on_validation_batch_end(
+    def on_validation_batch_end(  # type: ignore[override]  # of our own module, which gives a tensor
         self,
         trainer: pl.Trainer,
-        module: pl.LightningModule,
+        module: SegmentationModule,
         outputs: torch.Tensor,
         batch: Batch,
         batch_idx: int,
@@ -29,7 +30,7 @@ class OverlayPictures(pl.Callback):
             return
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                case = trainer.datamodule.cases[batch.ids[0]]
+                case = trainer.datamodule.cases[batch.ids[0]]  # type: ignore[attr-defined]  # set as it begins
                 row = pictured(case, outputs.cpu().numpy(), module.recipe)
                 figure = slices_figure([row], f"iteration {trainer.global_step}")
                 logger.experiment.add_figure("validation", figure, trainer.global_step)

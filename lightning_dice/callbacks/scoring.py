@@ -19,6 +19,7 @@ from lightning_dice.data.volumes import prepared_step, read_case, spacing_mm, to
 from lightning_dice.files import atomic_write
 from lightning_dice.inference import to_native
 from lightning_dice.metrics import score_case, summarize
+from lightning_dice.module import SegmentationModule
 from lightning_dice.pictures.slices import Pictured, slices_figure
 from lightning_dice.runs import SCORE_COLUMNS, Run, write_json, write_table
 
@@ -66,8 +67,8 @@ class TestResults(Scoring):
         super().on_test_start(trainer, module)
         self._pictured: list[Pictured] = []
 
-    def on_test_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: torch.Tensor, batch: Batch, *args: Any
+    def on_test_batch_end(  # type: ignore[override]  # of our own module, which gives a tensor
+        self, trainer: pl.Trainer, module: SegmentationModule, outputs: torch.Tensor, batch: Batch, *args: Any
     ) -> None:
         case = self.data.cases[batch.ids[0]]
         prediction = module.label_map(outputs).cpu().numpy()
@@ -94,11 +95,12 @@ class TestResults(Scoring):
 class NativeScores(Scoring):
     """Scores the test cases on their scans' own grids too: a table, and `native` in the summary."""
 
-    def on_test_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: torch.Tensor, batch: Batch, *args: Any
+    def on_test_batch_end(  # type: ignore[override]  # of our own module, which gives a tensor
+        self, trainer: pl.Trainer, module: SegmentationModule, outputs: torch.Tensor, batch: Batch, *args: Any
     ) -> None:
         case = batch.ids[0]
         scan, _ = read_case(self.data.sources[case], self.data.labels)
+        assert scan is not None  # its case was sound when it was prepared
         truth, affine = to_ras(scan.label, scan.affine)
         step = prepared_step(affine, self.data.preparation)
         places = to_native([outputs[0].float().cpu()], outputs.shape[-1], truth.shape, step)

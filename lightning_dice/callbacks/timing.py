@@ -93,10 +93,11 @@ class StepTimes(pl.Callback):
         else:
             self._lap()
         if self.steps == WARM_UP_STEPS + ESTIMATE_STEPS and trainer.strategy.root_device.type == "cpu":
-            hours = self.seconds_per_iteration * (trainer.max_steps - trainer.global_step) / 3600
+            seconds = self._seconds / ESTIMATE_STEPS
+            hours = seconds * (trainer.max_steps - trainer.global_step) / 3600
             if hours > LONG_HOURS:
                 trainer.print(
-                    f"\n{self.seconds_per_iteration:.1f} s per iteration on this CPU: the remaining "
+                    f"\n{seconds:.1f} s per iteration on this CPU: the remaining "
                     f"{trainer.max_steps - trainer.global_step} iterations will take about {hours:.0f} hours, without "
                     "validation. A GPU does them in minutes; experiment=demo shows the same on a CPU."
                 )

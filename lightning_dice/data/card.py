@@ -126,9 +126,9 @@ def mosaic_figure(cases: Sequence[PreparedCase], labels: LabelSet, window_hu: Se
         axis.set_axis_off()
     drawn: set[int] = set()
     for axis, case in zip(axes, cases, strict=False):
-        files = case.image, case.label, np.load(case.label)
-        row = read_pictured(case.id, *files, case.spacing_mm, window_hu, labels)
-        drawn |= draw_slice(axis, row, row.truth, "axial", richest_slice(row.truth, axis=2))
+        label = np.load(case.label)
+        row = read_pictured(case.id, case.image, case.label, label, case.spacing_mm, window_hu, labels)
+        drawn |= draw_slice(axis, row, label, "axial", richest_slice(label, axis=2))
         axis.set_title(case.id, fontsize=7, **LITERAL)
     organ_legend(figure, labels, drawn)
     return figure

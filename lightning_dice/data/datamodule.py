@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from pathlib import Path
 from statistics import fmean
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -64,6 +65,9 @@ class CTDataModule(pl.LightningDataModule):
         InputError: an unknown `on_error`.
     """
 
+    name: str  # Lightning allows None
+    trainer: pl.Trainer  # from Lightning, once a loader is asked for
+
     def __init__(
         self,
         name: str,
@@ -94,7 +98,8 @@ class CTDataModule(pl.LightningDataModule):
         self.preparation = preparation
         self.choice = labels or LabelChoice(shipped_labels("paper"))
         self.test, self.validation, self.split_seed = test, validation, split_seed
-        self.patch_size = tuple([patch_size] * 3 if isinstance(patch_size, int) else patch_size)
+        size = tuple([patch_size] * 3 if isinstance(patch_size, int) else patch_size)
+        self.patch_size = cast(tuple[int, int, int], size)  # as `check_patches` sees to
         self.batch_size, self.samples_per_volume = batch_size, samples_per_volume
         self.transform = transform
         self.num_workers = num_workers
@@ -213,7 +218,8 @@ class CTDataModule(pl.LightningDataModule):
     def spacing_mm(self) -> tuple[float, float, float]:
         """Median voxel size of the training cases."""
         sizes = torch.tensor([case.spacing_mm for case in self._part("train")], dtype=torch.float64)
-        return tuple(sizes.median(dim=0).values.tolist())
+        x, y, z = sizes.median(dim=0).values.tolist()
+        return x, y, z
 
     def check_patches(self) -> None:
         """See that training patches can be drawn, before anything of a run is written; say if they hold much padding.
@@ -227,7 +233,7 @@ class CTDataModule(pl.LightningDataModule):
             raise InputError(f"data.patch_size={list(size)}: expected one or three whole numbers of voxels from 1")
         queue = self._queue()
         padding = {case: padding_share(case, size) for case in self._part("train")}
-        best = min(padding, key=padding.get)
+        best = min(padding, key=padding.__getitem__)
         if padding[best] > MOST_PADDING:
             shape, filled = " × ".join(map(str, best.shape)), 100 * (1 - padding[best])
             raise InputError(
@@ -239,16 +245,16 @@ class CTDataModule(pl.LightningDataModule):
         if (mean := fmean(padding.values())) > TOLD_PADDING:
             print(f"data.patch_size={list(size)}: {mean:.0%} of a patch is padding, on average over the training cases")
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader[Any]:
         queue, beside = self._queue(), self._part("validation")
         times = self.trainer.accumulate_grad_batches  # batches in an iteration
         first, last = self.trainer.global_step * times, self.trainer.max_steps * times
         return patch_loader(queue, first, last, self.num_workers, self._pin, beside)
 
-    def val_dataloader(self) -> DataLoader | list:
+    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         return self._volumes("validation")
 
-    def test_dataloader(self) -> DataLoader | list:
+    def test_dataloader(self) -> DataLoader[Any] | list[Any]:
         return self._volumes("test")
 
     def _queue(self) -> PatchQueue:
@@ -264,7 +270,7 @@ class CTDataModule(pl.LightningDataModule):
     def _part(self, part: str) -> list[PreparedCase]:
         return [self.cases[i] for i in getattr(self.split, part)]
 
-    def _volumes(self, part: str) -> DataLoader | list:
+    def _volumes(self, part: str) -> DataLoader[Any] | list[Any]:
         cases = self._part(part)
         return volume_loader(cases, min(self.num_workers, 1), self._pin) if cases else []
 

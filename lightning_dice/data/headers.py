@@ -9,6 +9,7 @@ import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
 from typing import BinaryIO
 
@@ -86,12 +87,12 @@ def stored_mha(path: Path) -> Stored:
     return Stored(begin, size, is_packed=True, is_told=False)
 
 
-def unpacking(path: Path) -> BinaryIO:
+def unpacking(path: Path) -> BufferedIOBase:
     """The file, opened to be read as if it were not packed."""
     return gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb")
 
 
-def check_end(file: BinaryIO) -> None:
+def check_end(file: BufferedIOBase) -> None:
     """Read on to the end, where gzip has its checksum.
 
     Raises:

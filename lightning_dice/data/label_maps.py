@@ -1,6 +1,7 @@
 """A label map → a file on its scan's own grid, with the classes' names and colours where the format holds them."""
 
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import nibabel as nib
@@ -132,7 +133,7 @@ def _nifti(label: np.ndarray, labels: LabelSet, scan: Scan) -> nib.Nifti1Image:
     image.header.set_xyzt_units("mm")
     image.header.set_intent("label")
     if scan.files[0].name.lower().endswith(NIFTI):
-        source = nib.load(scan.files[0]).header
+        source: Any = nib.load(scan.files[0]).header
         for field in NIFTI_GRID:
             image.header[field] = source[field]
         image.header["pixdim"][4:] = 1  # a time step, if at all
@@ -153,8 +154,8 @@ def _label_table(labels: LabelSet) -> bytes:
     table = ElementTree.SubElement(volume, "LabelTable")
     for index, label in enumerate(labels.labels):
         colours = {c: f"{v / 255:.6g}" for c, v in zip(("Red", "Green", "Blue"), label.rgb, strict=True)}
-        alpha = str(int(index != BACKGROUND))
-        ElementTree.SubElement(table, "Label", Key=str(index), **colours, Alpha=alpha).text = label.name
+        look = {"Key": str(index), **colours, "Alpha": str(int(index != BACKGROUND))}
+        ElementTree.SubElement(table, "Label", look).text = label.name
     ElementTree.SubElement(volume, "VolumeType").text = "Label"
     return ElementTree.tostring(root, encoding="UTF-8", xml_declaration=True)
 

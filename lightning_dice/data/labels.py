@@ -52,7 +52,8 @@ class Label:
     @property
     def rgb(self) -> tuple[int, int, int]:
         """Red, green and blue, 8 bits each."""
-        return tuple(bytes.fromhex(self.colour.removeprefix("#")))
+        red, green, blue = bytes.fromhex(self.colour.removeprefix("#"))
+        return red, green, blue
 
     def is_in(self, structures: Collection[str]) -> bool:
         """Whether all of its parts are among these structures."""
@@ -277,7 +278,9 @@ def _label(name: str, colour: str, **fields: Any) -> Label:
     if not re.fullmatch(r"#[0-9a-fA-F]{6}", str(colour)):
         raise InputError(f"label {name}: colour={colour}: expected red, green and blue as '#rrggbb'")
     parts = tuple(tuple(map(str, names)) for names in fields.pop("parts", ()))
-    ranges = {key: tuple(map(float, fields.pop(key))) for key in ("volume_ml", "hu") if fields.get(key) is not None}
+    ranges: dict[str, Any] = {
+        key: tuple(map(float, fields.pop(key))) for key in ("volume_ml", "hu") if fields.get(key) is not None
+    }
     return Label(str(name), colour, parts, **ranges, **fields)
 
 

@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torchio as tio
 from torch.utils.data import DataLoader, Sampler
@@ -33,7 +34,7 @@ class _From(Sampler[int]):
 
 def patch_loader(
     queue: PatchQueue, first: int, last: int, workers: int, pin_memory: bool, beside: Sequence[PreparedCase] = ()
-) -> DataLoader:
+) -> DataLoader[Any]:
     """Batches `first` to `last - 1` of the queue, loaded by background processes if `workers` is above 0.
 
     Args:
@@ -55,7 +56,7 @@ def patch_loader(
     )
 
 
-def volume_loader(cases: Sequence[PreparedCase], workers: int, pin_memory: bool) -> DataLoader:
+def volume_loader(cases: Sequence[PreparedCase], workers: int, pin_memory: bool) -> DataLoader[Any]:
     """Whole volumes, one by one.
 
     Raises:

@@ -75,14 +75,14 @@ def _mapped(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> Tensor:
 
 def collate(subjects: Sequence[tio.Subject]) -> Batch:
     """Stack subjects of one shape."""
-    images = [subject["image"].data for subject in subjects]
+    images = [subject.image.data for subject in subjects]
     batch = torch.empty(len(images), *images[0].shape)
     for place, image in zip(batch, images, strict=True):
         place.copy_(image)  # to float32, straight from the file
     return Batch(
         batch,
-        torch.stack([subject["label"].data[0] for subject in subjects]),  # (1, X, Y, Z) each -> (B, X, Y, Z)
-        [subject["id"] for subject in subjects],
+        torch.stack([subject.label.data[0] for subject in subjects]),  # (1, X, Y, Z) each -> (B, X, Y, Z)
+        [subject.id for subject in subjects],
     )
 
 
@@ -151,6 +151,7 @@ class PatchQueue(tio.Queue):
         )
         self.batch_size = batch_size
         self.seed = seed
+        self._cases = cases
         self._cuts_files = transform is None and type(sampler) is tio.UniformSampler
         self._volumes: dict[int, tio.Subject] = {}
 
@@ -158,7 +159,7 @@ class PatchQueue(tio.Queue):
         batch, place = divmod(index, self.batch_size)
         group, sample = divmod(batch, self.samples_per_volume)
         draw = group * self.batch_size + place
-        case = self.subjects_dataset.cases[self._patient(draw)]
+        case = self._cases[self._patient(draw)]
         room = [size - patch for size, patch in zip(case.shape, self.sampler.patch_size.tolist(), strict=True)]
         if self._cuts_files and min(room) >= 0:
             with _seeded(self.seed, draw, sample):
@@ -175,7 +176,7 @@ class PatchQueue(tio.Queue):
                 del self._volumes[next(iter(self._volumes))]
             with _seeded(self.seed, draw):
                 volume = self.subjects_dataset[self._patient(draw)]
-            self._volumes[draw] = pad_to(volume, self.sampler.patch_size)
+            self._volumes[draw] = pad_to(volume, self.sampler.patch_size.tolist())
         return self._volumes[draw]
 
     def _patient(self, draw: int) -> int:

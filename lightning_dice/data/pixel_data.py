@@ -84,9 +84,9 @@ def check_pixels(path: Path, syntax: str, declared: Declared) -> None:
     else:
         found = _jpeg_size(picture)
         if found and found != size:
-            found = " × ".join(map(str, found))
-            raise InputError(f"{path}: declares {declared}, and its compressed picture has {found}; {EXPORT}")
-        is_whole = found and picture.rstrip(b"\0").endswith(JPEG_END)
+            sides = " × ".join(map(str, found))
+            raise InputError(f"{path}: declares {declared}, and its compressed picture has {sides}; {EXPORT}")
+        is_whole = found is not None and picture.rstrip(b"\0").endswith(JPEG_END)
     if not is_whole:
         raise InputError(f"{path}: declares {declared}, and its compressed picture ends before; {EXPORT}")
 

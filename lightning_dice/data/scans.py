@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -127,7 +128,7 @@ def _check_opens(path: Path) -> None:
 
 
 def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    image = nib.load(path, mmap=False)
+    image: Any = nib.load(path, mmap=False)  # one of its kinds of NIfTI
     unit = image.header.get_xyzt_units()[0]
     if unit not in ("mm", "unknown"):
         raise InputError(f"{path}: its lengths are in {unit}; expected mm, convert the header")
@@ -178,7 +179,8 @@ def _three(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
         squeezed = squeezed[:-1]
     if len(squeezed) != 3 or min(squeezed) < 1:
         raise InputError(f"{path}: has the shape {tuple(shape)}; expected a 3D volume")
-    return squeezed
+    x, y, z = squeezed
+    return x, y, z
 
 
 def _compact(slices: Iterable[np.ndarray], count: int) -> np.ndarray:
@@ -192,6 +194,7 @@ def _compact(slices: Iterable[np.ndarray], count: int) -> np.ndarray:
         if voxels.dtype == np.int16 and not exact:
             voxels = voxels.astype(np.float32)
         voxels[..., z] = plane
+    assert voxels is not None  # a volume has slices
     return voxels
 
 

@@ -188,7 +188,7 @@ class _Damage(Exception):
     """A file of the store that is not what was written, and why."""
 
 
-def _recorded(case_id: str, stem: Path) -> Outcome:
+def _recorded(case_id: str, stem: Path) -> tuple[CaseCheck, PreparedCase]:
     """What the store holds of a case.
 
     Raises:
@@ -213,7 +213,7 @@ def _recorded(case_id: str, stem: Path) -> Outcome:
     return check, prepared
 
 
-def _parsed(record: Any, case_id: str, stem: Path) -> Outcome:
+def _parsed(record: Any, case_id: str, stem: Path) -> tuple[CaseCheck, PreparedCase]:
     """A record as objects.
 
     Raises:
@@ -247,7 +247,7 @@ def _path(stem: Path, ending: str) -> Path:
     return stem.with_name(f"{stem.name}.{ending}")
 
 
-def _key(case: Case, settings: tuple) -> str:
+def _key(case: Case, settings: tuple[Any, ...]) -> str:
     """What the prepared arrays depend on, hashed."""
     files = [(case.image, ()), *((file.path, file.ids) for file in case.labels)]
     try:

@@ -114,7 +114,7 @@ def read_case(case: Case, labels: LabelSet) -> tuple[LabelledScan | None, CaseCh
                 _paint(label, truth.voxels, found, indices)
         findings += problems
     is_sound = all(finding.level != ERROR for finding in findings)
-    if is_sound:
+    if image and is_sound:
         findings += check_organs(case, labels, image.voxels, label, image.affine)
     check = CaseCheck(
         case.id,
@@ -123,7 +123,7 @@ def read_case(case: Case, labels: LabelSet) -> tuple[LabelledScan | None, CaseCh
         image_sha256=content_hash(image.voxels) if image else "",
         label_sha256=content_hash(label) if is_sound and label.any() else "",
     )
-    return LabelledScan(image.voxels, label, image.affine) if is_sound else None, check
+    return LabelledScan(image.voxels, label, image.affine) if image and is_sound else None, check
 
 
 def prepare_volume(scan: LabelledScan, preparation: Preparation) -> Volume:
@@ -143,7 +143,8 @@ def prepare_image(hu: np.ndarray, affine: np.ndarray, preparation: Preparation) 
 
 def spacing_mm(affine: np.ndarray) -> tuple[float, float, float]:
     """The voxel size along the three axes in mm."""
-    return tuple(float(size) for size in voxel_sizes(affine))
+    x, y, z = voxel_sizes(affine).tolist()
+    return x, y, z
 
 
 def _try(case_id: str, path: Path, findings: list[Finding]) -> Scan | None:
@@ -158,8 +159,8 @@ def _try(case_id: str, path: Path, findings: list[Finding]) -> Scan | None:
 def _paint(label: np.ndarray, values: np.ndarray, found: Sequence[float], indices: Mapping[int, int]) -> None:
     """Write a file's values into `label` as classes; its background leaves what stands there."""
     for value in found:
-        if indices[value] != BACKGROUND:
-            label[values == value] = indices[value]
+        if (index := indices[int(value)]) != BACKGROUND:
+            label[values == value] = index
 
 
 def to_ras(data: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

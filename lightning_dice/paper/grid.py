@@ -111,7 +111,7 @@ class Cell:
     @cached_property
     def uncommon(self) -> tuple[str, ...]:
         """Cases that only some of the finished seeds scored."""
-        cases = [set(run.scores["case"]) for run in self.finished]
+        cases = [set(run.scores["case"]) for run in self.runs if run.scores is not None]
         return tuple(sorted(set.union(*cases) - set.intersection(*cases))) if cases else ()
 
     @property
@@ -197,10 +197,10 @@ def read_grid(folder: Path | str) -> Grid:
         remarks.append(f"All runs have {', '.join(common)}.")
     cells: dict[Key, Cell] = {(*key, ()): Cell(*key, labels) for key in TABLE1}
     for loss, lr, parts in sorted(found.keys() | broken.keys(), key=lambda key: (key[0] not in WEIGHTINGS, *key)):
-        variant = tuple(part for part in parts if part not in common)
+        further = tuple(part for part in parts if part not in common)
         key = loss, lr, parts
         reasons = [*broken.get(key, ()), *strange.get(key, ())]
-        cells[loss, lr, variant] = _cell((loss, lr, labels, ", ".join(variant)), found.get(key, ()), reasons)
+        cells[loss, lr, further] = _cell((loss, lr, labels, ", ".join(further)), found.get(key, ()), reasons)
     return Grid(tuple(cells.values()), labels, tuple(map(one_line, remarks)))
 
 
@@ -254,7 +254,7 @@ def _cell(key: tuple[str, float, LabelSet, str], runs: Sequence[StoredRun], reas
     first = max(counting, key=lambda run: sum(not differing(run, other) for other in counting), default=None)
     agreeing = []
     for run in chosen:
-        if texts := differing(first, run):
+        if first and (texts := differing(first, run)):
             left_out.append(f"seed {run.seed}: {run.state}, left out, unlike seed {first.seed} ({'; '.join(texts)})")
         else:
             agreeing.append(run)

@@ -143,9 +143,9 @@ def _curves(cells: Sequence[Cell]) -> go.Figure:
     figure.update_yaxes(title_text="loss", row=1, col=1)
     figure.update_annotations(font_size=12)  # six titles side by side
     _styled(figure, 720).update_traces(mode="lines").update_xaxes(title_text="iteration", row=1 + len(STAGES))
-    lines = max(title.count("<br>") for title in titles)
+    breaks = max(title.count("<br>") for title in titles)
     width = COLUMN_PIXELS * len(cells) if len(cells) > len(TABLE1) else None  # else as wide as the page
-    return figure.update_layout(hovermode="x", width=width, margin_t=60 + 16 * lines)
+    return figure.update_layout(hovermode="x", width=width, margin_t=60 + 16 * breaks)
 
 
 def _distributions(cells: Sequence[Cell]) -> go.Figure:
@@ -170,6 +170,7 @@ def _styled(figure: go.Figure, height: int) -> go.Figure:
 def _case(by_cell: Mapping[str, Pictured]) -> dict[str, Any]:
     """Slices and surfaces of one case, for the page's viewers."""
     first = next(iter(by_cell.values()))
+    assert first.truth is not None  # it is a test case's
     low, high = SOFT_TISSUE_HU
     ct = (np.clip((first.hu - low) / (high - low), 0, 1) * 255).astype(np.uint8)
     labels = {"truth": first.truth, **{name: row.prediction for name, row in by_cell.items()}}

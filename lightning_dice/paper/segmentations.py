@@ -4,6 +4,7 @@ import textwrap
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -54,7 +55,7 @@ def picture(cell: Cell, case: str) -> Pictured | str:
     except (KeyError, TypeError):
         return f"{run.cases}: no image and label of {case} in it"
     try:
-        image = nib.load(file)
+        image: Any = nib.load(file)
         label, spacing_mm = np.asarray(image.dataobj), image.header.get_zooms()
     except (OSError, EOFError, ValueError, zlib.error, nib.filebasedimages.ImageFileError) as error:
         return f"{file}: broken ({error})"
@@ -62,6 +63,7 @@ def picture(cell: Cell, case: str) -> Pictured | str:
         found = read_pictured(case, *names, label, spacing_mm, (low, high), cell.labels)
     except (OSError, EOFError, ValueError, TypeError) as error:
         return f"{' or '.join(map(str, names))}: broken ({error})"
+    assert found.truth is not None  # it was read, too
     shapes = {found.hu.shape, found.truth.shape, label.shape}
     if len(shapes) > 1 or label.ndim != 3 or not np.isin((found.truth, label), np.arange(len(cell.labels))).all():
         return f"{file}: broken (no label map of the classes on the grid of {names[0]})"
@@ -76,6 +78,7 @@ def weighting_figure(loss: str, pictures: dict[str, Pictured]) -> Figure:
         pictures: one case with the predictions of the weighting's cells, by their settings; at least one.
     """
     first = next(iter(pictures.values()))
+    assert first.truth is not None  # see `picture`
     columns = {"truth": first.truth, **{name: row.prediction for name, row in pictures.items()}}
     surfaces = {name: surfaces_of(label, first.labels, first.spacing_mm) for name, label in columns.items()}
     whole = np.ones_like(first.truth)

@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -84,7 +85,8 @@ def contrast(cells: Sequence[Cell], signs: Sequence[int]) -> Contrast:
         return Contrast(math.nan, math.nan, math.nan, 0)
     value = _signed_mean(values, signs, np.arange(len(cases)))
     # Cells that do not differ have a sum of 10⁻¹⁵, which is no more above zero than below it.
-    return Contrast(*(round(float(v), 9) for v in (value, *contrast_interval(values, signs))), len(cases))
+    mean, low, high = (round(float(v), 9) for v in (value, *contrast_interval(values, signs)))
+    return Contrast(mean, low, high, len(cases))
 
 
 def _signed_mean(matrices: Sequence[np.ndarray], signs: Sequence[int], cases: np.ndarray) -> np.ndarray:
@@ -123,7 +125,7 @@ def wilcoxon(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
     return float(stats.wilcoxon(difference).pvalue), float((ranks * np.sign(difference)).sum() / ranks.sum())
 
 
-def holm(p: Sequence[float]) -> np.ndarray:
+def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
     """Holm's step-down correction (1979): adjusted p values, in the given order."""
     p = np.asarray(p, float)
     order = np.argsort(p)
@@ -143,7 +145,7 @@ def compare_cells(cells: Sequence[Cell]) -> pd.DataFrame:
     """
     matrices = {cell.name: cell.matrix() for cell in cells if cell.finished}
     names = cells[0].labels.names
-    pairs: dict[str, list[tuple]] = {row: [] for row in (*names, ORGANS_MEAN)}
+    pairs: dict[str, list[tuple[Any, ...]]] = {row: [] for row in (*names, ORGANS_MEAN)}
     for (name_a, a), (name_b, b) in itertools.combinations(matrices.items(), 2):
         cases = a.index.intersection(b.index)
         common = [matrix.loc[cases] for matrix in (a, b)]

@@ -18,7 +18,12 @@ from lightning_dice.runs import SCORE_COLUMNS, Run, metric_columns, read_config,
 
 TEXTS = ("case", "name")  # columns of scores.csv that are no numbers
 HIGHEST = {"dice": 1.0, "jaccard": 1.0, "hd95_mm": math.inf, "surface_dice": 1.0}  # from 0
-NEEDED = {"seed": int, "loss._target_": str, "optim.lr": (int, float), "trainer.max_steps": int}  # of config.yaml
+NEEDED: dict[str, Any] = {
+    "seed": int,
+    "loss._target_": str,
+    "optim.lr": (int, float),
+    "trainer.max_steps": int,
+}  # of config.yaml
 
 
 @dataclass(frozen=True, eq=False)

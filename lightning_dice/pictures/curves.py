@@ -1,6 +1,7 @@
 """Learning curves of a run: loss, and Dice per class, over the iterations."""
 
 from collections import Counter
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -69,7 +70,11 @@ def draw_loss(axis: Axes, table: pd.DataFrame) -> None:
 def draw_dice(axis: Axes, table: pd.DataFrame, labels: LabelSet, stage: str) -> None:
     for label, dash in zip(labels.labels, dashes(labels), strict=True):
         points = table[["step", f"{stage}/dice/{label.name}"]].dropna()
-        look = {"color": label.colour, "linestyle": DASHES[dash], "marker": "." if stage == "val" else None}
+        look: dict[str, Any] = {
+            "color": label.colour,
+            "linestyle": DASHES[dash],
+            "marker": "." if stage == "val" else None,
+        }
         axis.plot(*points.to_numpy().T, label=label.name, linewidth=1.2, **look)
     _plain_axis(axis)
 

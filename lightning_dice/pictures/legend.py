@@ -34,7 +34,7 @@ def lower_legend(figure: Figure, handles: Sequence[Artist], size: float = 10.0) 
         size: of the letters, in points.
     """
     size = size if len(handles) <= MANY else min(size, 7.0)
-    texts = [TextPath((0, 0), handle.get_label(), size=size).get_extents().width for handle in handles]
+    texts = [TextPath((0, 0), str(handle.get_label()), size=size).get_extents().width for handle in handles]
     widths = np.array(texts) + HANDLE_EMS * size
     room = 72 * figure.get_figwidth() - 2 * size
     fitting = (n for n in range(len(handles), 1, -1) if sum(map(max, np.array_split(widths, n))) <= room)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -44,7 +45,8 @@ def read_pictured(
     """A case of the store with its prediction; the stored image in [0, 1] is brought back to HU, clipped as it is."""
     low, high = window_hu
     hu = np.load(image).astype(np.float32) * (high - low) + low
-    return Pictured(case, hu, np.load(label), prediction, tuple(map(float, spacing_mm)), labels)
+    x, y, z = map(float, spacing_mm)
+    return Pictured(case, hu, np.load(label), prediction, (x, y, z), labels)
 
 
 def slices_figure(rows: Sequence[Pictured], title: str = "") -> Figure:
@@ -92,7 +94,7 @@ def draw_slice(axis: Axes, row: Pictured, label: np.ndarray | None, plane: str, 
         # Up is anterior or superior, left is the patient's right.
         return np.take(array, place, axis=across).T[::-1, ::-1]
 
-    shown = {"aspect": height / width, "interpolation": "nearest"}
+    shown: dict[str, Any] = {"aspect": height / width, "interpolation": "nearest"}
     axis.imshow(view(row.hu), cmap="gray", vmin=SOFT_TISSUE_HU[0], vmax=SOFT_TISSUE_HU[1], **shown)
     axis.set_axis_off()
     if label is None:

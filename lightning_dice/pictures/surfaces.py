@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pyvista as pv
@@ -82,12 +83,12 @@ def render(surfaces: Sequence[Surface], bounds_mm: np.ndarray) -> np.ndarray:
 
 def _render_pyvista(surfaces: Sequence[Surface], bounds_mm: np.ndarray) -> np.ndarray:
     with pv.vtk_verbosity("off"):  # it warns that there is no screen
-        plotter = pv.Plotter(off_screen=True, window_size=PIXELS, lighting="light kit")
-        plotter.set_background("white")
+        plotter = pv.Plotter(off_screen=True, window_size=list(PIXELS), lighting="light kit")
+        plotter.set_background("white")  # type: ignore[arg-type]  # its decorator loses the signature
         plotter.enable_anti_aliasing("ssaa")
         for surface in surfaces:
             mesh = pv.PolyData.from_regular_faces(surface.vertices, surface.triangles)
-            look = {"smooth_shading": True, "specular": 0.3, "opacity": surface.organ.opacity}
+            look: dict[str, Any] = {"smooth_shading": True, "specular": 0.3, "opacity": surface.organ.opacity}
             plotter.add_mesh(mesh, color=surface.organ.colour, **look)
         centre, size = bounds_mm.mean(axis=0), np.ptp(bounds_mm, axis=0)
         plotter.camera.focal_point = centre
@@ -103,7 +104,7 @@ def _render_pyvista(surfaces: Sequence[Surface], bounds_mm: np.ndarray) -> np.nd
 def _render_matplotlib(surfaces: Sequence[Surface], bounds_mm: np.ndarray) -> np.ndarray:
     figure = Figure(figsize=(PIXELS[0] / 100, PIXELS[1] / 100), dpi=100)
     canvas = FigureCanvasAgg(figure)
-    axis = figure.add_axes((0, 0, 1, 1), projection="3d", proj_type="ortho")
+    axis: Any = figure.add_axes((0, 0, 1, 1), projection="3d", proj_type="ortho")
     for surface in surfaces:
         look = {"color": surface.organ.colour, "alpha": surface.organ.opacity, "linewidth": 0}
         axis.plot_trisurf(*surface.vertices.T, triangles=surface.triangles, **look)

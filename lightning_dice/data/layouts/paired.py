@@ -38,14 +38,14 @@ def paired_cases(
     found_images, found_labels = _cases_of(root, images), _cases_of(root, labels)
     if not found_images:
         raise InputError(f"{root / images}: no such file; data.root must hold the data set's own folders")
-    meaning: dict[int, tuple[str, ...]] = dict.fromkeys(range(highest + 1), ()) | {BACKGROUND: ()}
+    meaning: dict[int, tuple[str, ...]] = dict.fromkeys((BACKGROUND, *range(highest + 1)), ())
     for name, values in ids.items():
         for value in [values] if isinstance(values, int) else values:
             if normalized(name) != BACKGROUND_NAME:
                 meaning[value] = (*meaning.get(value, ()), normalized(name))
-    values = tuple(meaning.items())
+    structures = tuple(meaning.items())
     return [
-        Case("".join(case), _path(root, images, case), (LabelFile(_path(root, labels, case), values),))
+        Case("".join(case), _path(root, images, case), (LabelFile(_path(root, labels, case), structures),))
         for case in sorted(found_images | found_labels)
     ]
 

@@ -4,11 +4,13 @@ HU of the portal venous phase and of fat, bone, lung and gas are textbook values
 abdominal scans.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy import ndimage
 
 from lightning_dice.data.labels import BACKGROUND, BACKGROUND_NAME
-from lightning_dice.data.phantom.body import Body
+from lightning_dice.data.phantom.body import Body, Numbers
 
 # What is drawn and labelled, in the order of the values: the paper's classes, then others by TotalSegmentator's names,
 # also those of its MR and tissue tasks. Fat, mediastinum and the table are background.
@@ -78,9 +80,9 @@ def trunk(body: Body) -> None:
         plate = np.abs(gy + (depth + 14) * p.size - gx**2 / 900) < 3
         body.hu[np.broadcast_to(plate, body.hu.shape) & (under < -2)] = -250
 
-    for centre, top in ((70, rng.normal(108, 7)), (-70, rng.normal(97, 7))):
+    for centre, height in ((70, rng.normal(108, 7)), (-70, rng.normal(97, 7))):
         rho = ((x - centre) / 78) ** 2 + (y / np.where(y > 0, 130, 86)) ** 2  # it reaches deepest at the back
-        np.maximum(body.dome, top - 85 * rho, out=body.dome)
+        np.maximum(body.dome, height - 85 * rho, out=body.dome)
     middle = (np.abs(x) < 34 - 0.10 * (z - 100)) & (y < 10)
     lung = body.inside & (z > body.dome) & ~middle
     body.hu[lung] = LUNG + 30 * body.fine[lung] + 160 * (body.fine[lung] > 2.2)
@@ -107,7 +109,15 @@ def bowel(body: Body) -> None:
         _hollow(body, loop, radius, content, gas, 1.5, SMALL_BOWEL)
 
 
-def _hollow(body: Body, points, radii, content: float, gas: float, rough_mm: float, label: int) -> None:
+def _hollow(
+    body: Body,
+    points: Sequence[Numbers] | np.ndarray,
+    radii: Numbers | float,
+    content: float,
+    gas: float,
+    rough_mm: float,
+    label: int,
+) -> None:
     """A tube with an enhancing wall, its content, and gas in front, where it rises to in a patient on the back."""
     box, depth = body.tube(points, radii, rough_mm)
     depth = np.where(body.inside[box] & (body.z[box] < body.dome[box]), depth, -np.inf)
@@ -211,7 +221,7 @@ def vessels(body: Body) -> None:
     artery, vein, wide = body.enhanced("artery"), body.enhanced("vein"), rng.uniform(0.85, 1.2)
     shift = rng.normal(0, 2.5, 3)
 
-    def tube(points, radii, hu: float, label: int) -> None:
+    def tube(points: Sequence[Numbers], radii: Numbers | float, hu: float, label: int) -> None:
         box, depth = body.tube([np.add(point, shift) + rng.normal(0, 1.2, 3) for point in points], radii)
         body.paint(box, depth > 0, hu, label)
 

@@ -19,6 +19,7 @@ PHASES, PHASE_SHARES = ((0.0, 0.2), (0.4, 0.8), (0.8, 1.15)), (0.15, 0.15, 0.7) 
 NO_GALLBLADDER = 0.05  # share of patients after a cholecystectomy
 AIR = -1000
 Box = tuple[slice, slice, slice]  # part of the volume
+Numbers = Sequence[float] | np.ndarray  # one along each axis, or at each point
 # Unenhanced and portal-venous HU of what takes up contrast; a patient lies between them.
 ENHANCED = {
     "muscle": (48, 62), "liver": (52, 110), "spleen": (44, 120), "pancreas": (38, 92), "wall": (38, 75),
@@ -91,7 +92,7 @@ class Body:
         plain, full = ENHANCED[tissue]
         return plain + (full - plain) * self.patient.enhancement + self.rng.normal(0, spread)
 
-    def near(self, centre: Sequence[float], reach: Sequence[float] | float) -> Box:
+    def near(self, centre: Numbers, reach: Numbers | float) -> Box:
         """The box of voxels within reach of a centre, both in undeformed mm."""
         reach = np.broadcast_to(np.asarray(reach, float), 3) * self.patient.size + self.MARGIN_MM
         box = []
@@ -100,14 +101,15 @@ class Body:
         ):
             low, high = ((middle + sign * half - axis.flat[0]) / SPACING_MM for sign in (-1, 1))
             box.append(slice(int(np.clip(low, 0, size)), int(np.clip(high + 1, 0, size))))
-        return tuple(box)
+        x, y, z = box
+        return x, y, z
 
-    def jitter(self, centre: Sequence[float], spread: float) -> np.ndarray:
+    def jitter(self, centre: Numbers, spread: float) -> np.ndarray:
         """The centre somewhere else, by some mm along each axis."""
         return np.asarray(centre, float) + self.rng.normal(0, spread, 3).clip(-2 * spread, 2 * spread)
 
     def ellipsoid(
-        self, centre: Sequence[float], radii: Sequence[float], tilt: float = 0.0, rough_mm: float = 0.0
+        self, centre: Numbers, radii: Numbers, tilt: float = 0.0, rough_mm: float = 0.0
     ) -> tuple[Box, np.ndarray]:
         """Box and depth in mm (about; positive inside) of an ellipsoid, tilted in the coronal plane by `tilt` rad."""
         radii = np.asarray(radii, np.float32)
@@ -120,7 +122,7 @@ class Body:
         return box, depth + rough_mm * self.rough[box]
 
     def tube(
-        self, points: Sequence[Sequence[float]], radii: Sequence[float] | float, rough_mm: float = 0.0
+        self, points: Sequence[Numbers] | np.ndarray, radii: Numbers | float, rough_mm: float = 0.0
     ) -> tuple[Box, np.ndarray]:
         """Box and signed depth in mm of a tube through points, radius by point, along a smooth curve."""
         points, radii = smooth_path(points, radii)
@@ -161,7 +163,7 @@ def smooth_field(rng: np.random.Generator, shape: Sequence[int], scale_mm: float
 
 
 def smooth_path(
-    points: Sequence[Sequence[float]], radii: Sequence[float] | float, step_mm: float = 3.0
+    points: Sequence[Numbers] | np.ndarray, radii: Numbers | float, step_mm: float = 3.0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Points and radii every few mm along a curve through the given ones."""
     points = np.asarray(points, float)
