@@ -2,6 +2,7 @@
 
 import contextlib
 import pydoc
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,10 +15,8 @@ TRUSTED = (
     "lightning_dice.data.datamodule.CTDataModule",
     "lightning_dice.data.volumes.Preparation",
     "lightning_dice.data.phantom.dataset.phantom_cases",
-    "lightning_dice.data.layouts.nnunet.nnunet_cases",
-    "lightning_dice.data.layouts.paired.paired_cases",
-    "lightning_dice.data.layouts.totalsegmentator.totalsegmentator_cases",
 )
+LAYOUT = re.compile(r"lightning_dice\.data\.layouts\.(\w+)\.\1_cases")  # each has one function, named after its file
 # Whose networks a checkpoint may name.
 NETWORKS = ("lightning_dice.network", "torch.nn", "monai.networks.nets")
 Kind = TypeVar("Kind")
@@ -29,7 +28,7 @@ def check_trust(settings: dict[str, Any], run: Run, trust: bool) -> None:
     Raises:
         InputError: one is not this package's, unless the user trusts the run.
     """
-    strange = sorted(set(_targets(settings)) - set(TRUSTED))
+    strange = sorted(name for name in set(_targets(settings)) - set(TRUSTED) if not LAYOUT.fullmatch(name))
     if strange and not trust:
         raise InputError(
             f"{run.config}: wants to run {', '.join(strange)}, which is not part of this package; read the file, and "

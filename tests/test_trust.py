@@ -1,7 +1,9 @@
 """A stranger's run executes nothing."""
 
+import importlib
 import shutil
 import sys
+from pathlib import Path
 
 import monai.networks.nets
 import pytest
@@ -9,6 +11,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
+from lightning_dice import data
 from lightning_dice.data.layouts.nnunet import nnunet_cases
 from lightning_dice.errors import InputError
 from lightning_dice.evaluate import evaluate
@@ -112,6 +115,17 @@ def test_what_is_trusted_is_there_and_this_packages():
         found = getattr(__import__(module, fromlist=[attribute]), attribute)
         assert found.__module__ == module
     check_trust({"a": [{"_target_": TRUSTED[0]}]}, Run(None), trust=False)
+
+
+def test_each_layout_is_trusted_by_its_name_and_nothing_through_it():
+    for file in (Path(data.__file__).parent / "layouts").glob("[!_]*.py"):
+        name = f"lightning_dice.data.layouts.{file.stem}"
+        module = importlib.import_module(name)
+        assert getattr(module, f"{file.stem}_cases").__module__ == name
+        check_trust({"_target_": f"{name}.{file.stem}_cases"}, Run(None), trust=False)
+        for other in ("json.load", "Path", f"sub.{file.stem}_cases", f"{file.stem}_cases.__call__"):
+            with pytest.raises(InputError, match="wants to run"):
+                check_trust({"_target_": f"{name}.{other}"}, Run(Path("r")), trust=False)
 
 
 @pytest.mark.parametrize(
