@@ -14,7 +14,7 @@ from lightning_dice.prepare import prepare
 from lightning_dice.recipe import load_network
 from lightning_dice.runs import read_labels
 from lightning_dice.train import train
-from tests.conftest import write_nifti
+from tests.conftest import PAPER, write_nifti
 from tests.test_predict import predicted
 from tests.test_report import make_report
 from tests.test_train import composed, config_of
@@ -132,3 +132,22 @@ def test_the_report_has_a_row_for_each_class_and_nothing_of_the_papers(run):
     page = (report / "index.html").read_text()
     assert "kidney_left" in page
     assert "Shen" not in (report / "table1.md").read_text()
+
+
+def test_phantoms_are_trained_with_all_that_they_draw(tmp_path):
+    settings = ["experiment=smoke", "labels=phantom_all", "data.layout.tumours=true", "trainer.accelerator=cpu"]
+    run = train(composed("train", tmp_path, *settings, "loss=square", f"output_dir={tmp_path}/runs"))
+    names = read_labels(run).names
+    assert len(names) == 28
+    assert {*PAPER.names, "kidney_left", "inferior_vena_cava", "vertebrae", "liver_tumour"} < set(names)
+    scores = pd.read_csv(run.scores)
+    assert scores["name"].tolist() == list(names)  # of one case
+    classes = json.loads(run.environment.read_text())["classes"]
+    assert classes["names"] == list(names)
+    voxels = dict(zip(names, classes["voxels"], strict=True))
+    weights = dict(zip(names, classes["weights"], strict=True))
+    total = sum(classes["voxels"])
+    assert 0 < voxels["liver_tumour"] < 100  # at 12 mm
+    for name in names:  # Eq. 5
+        assert weights[name] == pytest.approx(total / (len(names) * voxels[name] ** 2 + 1))
+    assert weights["liver_tumour"] == max(weights.values())
