@@ -3,6 +3,7 @@
 import errno
 import functools
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -91,8 +92,10 @@ def _tell(jobs: Sequence[str]) -> None:
 
 
 def _quoted(argument: str, paths: Sequence[str]) -> str:
+    """An override in which Hydra takes for a text what is one: a path, or a choice that looks like a number."""
     name, is_override, value = argument.partition("=")
-    if not is_override or name not in paths or value[:1] in ("'", '"'):
+    is_choice = (config_folder() / name).is_dir() and re.fullmatch(r"[\d.eE+-]+|true|false", value, re.IGNORECASE)
+    if not is_override or not (name in paths or is_choice) or value[:1] in ("'", '"'):
         return argument
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"{name}='{escaped}'"

@@ -1,7 +1,7 @@
 """Settings against their models: what is wrong with them, all at once, a line each."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, ValidationError
@@ -65,25 +65,33 @@ def _is_taken_over(config: DictConfig, place: tuple[int | str, ...]) -> bool:
 def _line(kind: type[BaseModel], settings: dict[str, Any], place: tuple[int | str, ...], group: str) -> str:
     """One line about a setting, whichever part of its value pydantic minds."""
     value: Any = settings
+    expected, keyed = "a group of settings", False
     for depth, name in enumerate(place, start=1):
         dotted = group + ".".join(map(str, place[:depth]))
-        fields = {field.alias or name: field for name, field in kind.model_fields.items()}
-        if name not in fields:
-            known = ", ".join(fields)
-            return f"{dotted}: no such setting; expected one of {known}"
-        value, field = value.get(name, "not given") if isinstance(value, dict) else value, fields[name]
-        inner = next(iter(_models(field.annotation)), None)
-        if inner is None or not isinstance(value, dict):
+        value = value.get(name, "not given")
+        if keyed:  # in a group of groups of one kind, each under a name of the user's
+            keyed = False
+        else:
+            fields = {field.alias or name: field for name, field in kind.model_fields.items()}
+            if name not in fields:
+                known = ", ".join(fields)
+                return f"{dotted}: no such setting; expected one of {known}"
+            expected = fields[name].description or "a group of settings"
+            inner, keyed = next(iter(_models(fields[name].annotation)), (None, False))
+            if inner is None:
+                break
+            kind = inner
+        if not isinstance(value, dict):
             break
-        kind = inner
-    return f"{dotted}={_told(value)}: expected {field.description or 'a group of settings'}"
+    return f"{dotted}={_told(value)}: expected {expected}"
 
 
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The models that a field may hold."""
-    for part in (annotation, *getattr(annotation, "__args__", ())):
-        if isinstance(part, type) and issubclass(part, BaseModel):
-            yield part
+def _models(annotation: Any, keyed: bool = False) -> Iterator[tuple[type[BaseModel], bool]]:
+    """The models that a field may hold, and whether it holds them by name."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation, keyed
+    for part in get_args(annotation):
+        yield from _models(part, keyed or get_origin(annotation) is dict)
 
 
 def _told(value: Any) -> str:

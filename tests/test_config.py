@@ -203,6 +203,8 @@ def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess:
     ("arguments", "message"),
     [
         (["train", "loss=smple"], "loss=smple: no such choice; expected one of simple, square, uniform"),
+        (["prepare", "data=3"], "data=3: no such choice; expected one of abdomenatlas, "),
+        (["train", "labels=true"], "labels=true: no such choice; expected one of dataset, paper, "),
         (
             ["train", "optim.lrr=1"],
             "optim.lrr: no such setting; expected one of _target_, _partial_, lr, betas, eps in optim",

@@ -127,6 +127,7 @@ def test_what_cannot_be_chosen(classes, said):
         ({f"organ {i}": None for i in range(256)}, "256 classes"),
         ({"liver": {"colour": "red"}}, "#rrggbb"),
         ({"--": None}, "expected a name with a letter"),
+        ({"liver": {"volume_ml": [5, 1]}}, r"label liver: volume_ml=\[5,1\]: expected \[low, high\]"),
     ],
 )
 def test_sets_that_cannot_be(labels, said):

@@ -351,8 +351,10 @@ def test_classes_are_merged(nnunet_root, tmp_path):
         ("labels.classes=[kidney]", "labels.classes: kidney is not among the classes of labels=paper"),
         ("labels.classes=[]", "0 classes beside background"),
         ("labels.classes=liver", "labels.classes=liver: expected a list such as"),
-        ("labels.labels.liver.side=top", "labels.labels=.*: expected"),
-        ("labels.labels.liver.volume_ml=[3]", "labels.labels=.*: expected"),
+        ("labels.labels.liver.side=top", "labels.labels.liver.side=top: expected left, right or null"),
+        ("labels.labels.liver.volume_ml=[3]", r"labels.labels.liver.volume_ml=\[3\]: expected \[low, high\], or null"),
+        ("labels.labels.liver.volume_ml=[3,1]", r"label liver: volume_ml=\[3,1\]: expected \[low, high\]"),
+        ("+labels.labels.liver.size=3", "labels.labels.liver.size: no such setting; expected one of colour, synonyms"),
     ],
 )
 def test_classes_that_cannot_be_are_refused(nnunet_root, tmp_path, setting, said):

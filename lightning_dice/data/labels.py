@@ -281,6 +281,9 @@ def _label(name: str, colour: str, **fields: Any) -> Label:
     ranges: dict[str, Any] = {
         key: tuple(map(float, fields.pop(key))) for key in ("volume_ml", "hu") if fields.get(key) is not None
     }
+    for key, (low, high) in ranges.items():
+        if low > high:
+            raise InputError(f"label {name}: {key}=[{low:g},{high:g}]: expected [low, high]")
     return Label(str(name), colour, parts, **ranges, **fields)
 
 
