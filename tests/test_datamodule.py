@@ -4,15 +4,19 @@ import pytest
 import torch
 
 from lightning_dice.data.datamodule import CTDataModule
+from lightning_dice.data.labels import LabelChoice
 from lightning_dice.data.layouts.nnunet import nnunet_cases
 from lightning_dice.data.volumes import Preparation
 from lightning_dice.errors import InputError
+from tests.conftest import PAPER
 from tests.test_loaders import VOLUME_BYTES, with_shared_memory
 
 
 def module(nnunet_root, folder, **settings):
     settings = {"test": 0, "validation": 0.25, "num_workers": 2, **settings}
-    data = CTDataModule("some", nnunet_cases, nnunet_root, folder, Preparation(factor=1), **settings)
+    data = CTDataModule(
+        "some", nnunet_cases, nnunet_root, folder, Preparation(factor=1), LabelChoice(PAPER), **settings
+    )
     data.setup()
     return data
 
@@ -68,6 +72,7 @@ def test_training_patches_and_validation_volumes_share_the_memory(nnunet_root, t
 
 
 def test_a_data_set_may_be_called_by_a_number(nnunet_root, tmp_path):
-    data = CTDataModule(2018, nnunet_cases, nnunet_root, tmp_path, Preparation(factor=1), test=0, validation=0.25)
+    preparation, labels = Preparation(factor=1), LabelChoice(PAPER)
+    data = CTDataModule(2018, nnunet_cases, nnunet_root, tmp_path, preparation, labels, test=0, validation=0.25)
     data.setup()
     assert data.integrity == tmp_path / "2018" / "integrity.csv"

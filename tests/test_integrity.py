@@ -22,6 +22,7 @@ from lightning_dice.data.integrity import (
     content_hash,
     findings_table,
 )
+from lightning_dice.data.labels import LabelChoice
 from lightning_dice.data.layouts.nnunet import nnunet_cases
 from lightning_dice.data.layouts.paired import paired_cases
 from lightning_dice.data.phantom.dataset import phantom_cases
@@ -91,7 +92,7 @@ def composed(command: str, *overrides: str):
 
 def module(root, folder, **settings) -> CTDataModule:
     settings = {"test": 0, "validation": 0, **settings}
-    return CTDataModule("some", nnunet_cases, root, folder, Preparation(factor=1), **settings)
+    return CTDataModule("some", nnunet_cases, root, folder, Preparation(factor=1), LabelChoice(PAPER), **settings)
 
 
 def findings_of(root, folder) -> list[Finding]:

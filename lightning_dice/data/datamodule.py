@@ -11,7 +11,6 @@ import torch
 import torchio as tio
 from torch.utils.data import DataLoader
 
-from lightning_dice.config import shipped_labels
 from lightning_dice.data.cases import Case, Split, given_split, split_cases
 from lightning_dice.data.integrity import ERROR, CaseCheck, Finding, check_copies, findings_frame
 from lightning_dice.data.labels import LabelChoice, LabelSet, told_names
@@ -40,7 +39,7 @@ class CTDataModule(pl.LightningDataModule):
         root: that folder.
         store: folder for the prepared copies of all data sets.
         preparation: orientation, downsampling and window.
-        labels: the choice of classes; by default those of the paper's that the data set annotates.
+        labels: the choice of classes.
         test: share of the cases to test on, drawn by `seed`; 1 for all of them, with none to train on. A data set's own
             split, which its layout gives on request, goes before this and `validation`.
         validation: share of the remaining cases for the curves and the best checkpoint; may be 0.
@@ -75,7 +74,7 @@ class CTDataModule(pl.LightningDataModule):
         root: Path | str,
         store: Path | str,
         preparation: Preparation,
-        labels: LabelChoice | None = None,
+        labels: LabelChoice,
         test: float = 0.1,
         validation: float = 0.1,
         split_seed: int = 0,
@@ -96,7 +95,7 @@ class CTDataModule(pl.LightningDataModule):
         self.root = Path(root).expanduser()
         self.store = Path(store).expanduser()
         self.preparation = preparation
-        self.choice = labels or LabelChoice(shipped_labels("paper"))
+        self.choice = labels
         self.test, self.validation, self.split_seed = test, validation, split_seed
         size = tuple([patch_size] * 3 if isinstance(patch_size, int) else patch_size)
         self.patch_size = cast(tuple[int, int, int], size)  # as `check_patches` sees to
