@@ -107,7 +107,7 @@ class DataSettings(Settings):
     ]
     batch_size: Count
     samples_per_volume: Count
-    transform: dict[str, Any] | None
+    transform: Annotated[OpenSettings | None, Field(description="null, or a transform by its _target_")]
     num_workers: CountOrZero
     seed: Seed
 
