@@ -181,6 +181,7 @@ class TrainSettings(Settings):
     loss: OpenSettings
     optim: Optimizer
     trainer: TrainerSettings
+    init_from: Annotated[Text | None, Field(description="the file of a checkpoint, or null")]
     overlap: Share
     compile: Switch
     output_dir: Text

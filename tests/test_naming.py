@@ -59,6 +59,7 @@ def test_what_an_experiment_sets_is_said_by_its_name(preset, data):
         ("+trainer.callbacks=[{_target_: my.Callback,every: 3}]", "trainer.callbacks=[_target_(my.Callback),every(3)]"),
         ("phantoms=12", "phantoms=12"),
         ("overlap=0.5", "overlap=0.5"),
+        ("init_from=runs/a/b/last.ckpt", "init_from=runs_a_b_last.ckpt"),
         ("+trainer.gradient_clip_val=1", "trainer.gradient_clip_val=1"),
         ("labels=totalsegmentator", "labels=totalsegmentator"),
         ("labels.classes=[liver,{bowel: [stomach,pancreas]}]", "labels.classes=[liver,bowel(stomach+pancreas)]"),

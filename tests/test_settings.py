@@ -57,6 +57,8 @@ REFUSED = {
     "+trainer.callbacks=3": "expected a list of objects",
     "overlap=1": "expected a share",
     "compile=maybe": "expected true or false",
+    "init_from=''": "expected the file of a checkpoint, or null",
+    "init_from=3": "expected the file of a checkpoint, or null",
 }
 UNKNOWN = [
     "+scheduler=cosine", "+ckpt_path=a.ckpt", "+trainer.num_nodes=2", "+trainer.strategy=ddp", "+data.workers=2",
