@@ -83,8 +83,16 @@ def build_label_choice(labels: DictConfig) -> LabelChoice:
 
 def build_datamodule(config: DictConfig, labels: LabelChoice | None = None) -> CTDataModule:
     """The data of the group `data`, with the classes of the group `labels` if no others are given."""
-    make = _build(config.data, "data", _partial_=True)  # Hydra would take a dataclass among its arguments apart
-    data = _refusing("data", functools.partial(make, labels=labels or build_label_choice(config.labels)))
+    transform = (
+        _build(config.data.transform, "data.transform", _convert_="all") if config.data.get("transform") else None
+    )
+    if transform is not None and not callable(transform):
+        name = config.data.transform._target_
+        raise InputError(f"data.transform._target_={name}: makes a {type(transform).__name__}; expected a transform")
+    # Hydra would take a dataclass among its arguments apart
+    make = _build(config.data, "data", _partial_=True, transform=None)
+    more = {"labels": labels or build_label_choice(config.labels), "transform": transform}
+    data = _refusing("data", functools.partial(make, **more))
     layout = data.layout  # a partial: inspect would raise an error of its own for an argument too many
     bind = functools.partial(inspect.signature(layout.func).bind, *layout.args, **layout.keywords)
     _refusing("data.layout", bind, data.root)

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from functools import cache
+from functools import cache, reduce
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,10 @@ NOT_PART_OF_A_RUN = (
     "output_dir", "cache", "rerun", "preset", "data.root", "data.store", "data.num_workers", "data.on_error",
     "trainer.accelerator", "trainer.devices", "trainer.enable_progress_bar",
 )  # fmt: skip
+NEWER = ("init_from",)  # null is as good as absent, as it is in runs of before
+# Groups of which a run's name says the file that the settings are those of, and where these stand.
+TOLD_BY_FILE = {"network": ("network",), "transform": ("data", "transform")}
+ABSENT = "absent"
 # The folders above a run's, and the first part of its own name, say these.
 SAID_ELSEWHERE = ("name", "data.name", "labels.name", "loss._target_", "loss.weighting", "optim.lr", "seed")
 LONGEST = 200  # bytes of a folder's name; file systems take 255, and a rerun adds to it
@@ -30,15 +34,19 @@ def loss_name(config: dict[str, Any]) -> str:
     return config["loss"]["weighting"] if target == OUR_LOSS else target
 
 
-def network_name(network: dict[str, Any], usual: str = "unet3d") -> str:
-    """The file in `conf/network/` that a network's settings are those of, or differ least from, the usual one rather
-    than another such; a class that no file is about goes by its own name."""
-    own = flat(network)
-    target: Any = network.get("_target_")
+def file_name(config: dict[str, Any], group: str, usual: str = "unet3d") -> Any:
+    """The file in `conf/GROUP/` that a run's settings of the group are those of, or differ least from, the usual one
+    rather than another such. A class that no file is about goes by its own name, and what are no settings as it is."""
+    settings: Any = config
+    for key in TOLD_BY_FILE[group]:
+        settings = settings.get(key, ABSENT) if isinstance(settings, dict) else ABSENT
+    if not isinstance(settings, dict):
+        return "none" if settings is None else settings
+    own, target = flat(settings), settings.get("_target_")
     differing = {
-        name: sum(own.get(key, "absent") != shipped.get(key, "absent") for key in own.keys() | shipped.keys())
-        for name, shipped in _networks().items()
-        if shipped["_target_"] == target
+        name: sum(own.get(key, ABSENT) != shipped.get(key, ABSENT) for key in own.keys() | shipped.keys())
+        for name, shipped in ((name, flat(file)) for name, file in _files(group).items())
+        if shipped.get("_target_") == target and (len(shipped) == 1 or len(own.keys() & shipped.keys()) > 1)
     }
     return min(differing, key=lambda name: (differing[name], name != usual), default=target)
 
@@ -59,7 +67,7 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in config.items():
         if isinstance(value, dict) and value:
             found |= flat(value, f"{prefix}{key}.")
-        elif prefix + key not in NOT_PART_OF_A_RUN:
+        elif prefix + key not in NOT_PART_OF_A_RUN and not (value is None and prefix + key in NEWER):
             found[prefix + key] = value
     return found
 
@@ -68,16 +76,17 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What differs between two runs' configurations, a text per setting."""
     old, new = flat(old), flat(new)
     return [
-        f"{key}: {old.get(key, 'absent')} there, {new.get(key, 'absent')} here"
+        f"{key}: {old.get(key, ABSENT)} there, {new.get(key, ABSENT)} here"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key, "absent") != new.get(key, "absent")
+        if old.get(key, ABSENT) != new.get(key, ABSENT)
     ]
 
 
 def setting_text(value: Any) -> str:
     """As it would be typed, but for what a folder's name should not hold."""
     if isinstance(value, dict):  # classes that are merged
-        return ",".join(f"{name}({'+'.join(members)})" for name, members in value.items())
+        parts = {name: part if isinstance(part, list) else [part] for name, part in value.items()}
+        return ",".join(f"{name}({'+'.join(map(setting_text, part))})" for name, part in parts.items())
     if isinstance(value, list):
         return f"[{','.join(map(setting_text, value))}]"
     if value is None or isinstance(value, bool):
@@ -86,27 +95,42 @@ def setting_text(value: Any) -> str:
 
 
 def _variant(config: dict[str, Any]) -> list[str]:
-    """KEY=VALUE of each setting that is not the preset's; of another network its name, and what is not its file's."""
+    """KEY=VALUE of each setting that is not the preset's; of another network or transform its name, and what is not its
+    file's."""
     preset = _preset(config)
-    usual = network_name(preset["network"])
-    network = network_name(config["network"], usual)
-    if network != usual:
-        preset["network"] = {"_target_": config["network"]["_target_"]} | _networks().get(network, {})
-    own, expected = flat(config), flat(preset)
-    told = {
-        key: value for key, value in own.items() if key not in SAID_ELSEWHERE and value != expected.get(key, "absent")
+    chosen: dict[str, Any] = {}
+    for group, place in TOLD_BY_FILE.items():
+        usual = file_name(preset, group)
+        if (name := file_name(config, group, usual)) != usual:
+            *parents, key = place
+            own, expected = (reduce(dict.__getitem__, parents, part) for part in (config, preset))
+            expected[key] = own[key] and {"_target_": own[key]["_target_"]} | _files(group).get(name, {})
+            chosen |= {group: name} | _left_out(expected[key], own[key], ".".join(place))
+    settings, usual_settings = flat(config), flat(preset)
+    told = chosen | {
+        key: value
+        for key, value in settings.items()
+        if key not in SAID_ELSEWHERE and value != usual_settings.get(key, ABSENT)
     }
-    if network != usual:
-        told["network"] = network
     if config["labels"]["name"] != PAPERS:
         told["labels"] = config["labels"]["name"]
     return [f"{key}={setting_text(told[key])}" for key in sorted(told)]
 
 
+def _left_out(expected: Any, own: Any, name: str) -> dict[str, str]:
+    """What one's own settings lack of those expected, each with all below it as one, `absent`."""
+    if not isinstance(expected, dict) or not isinstance(own, dict):
+        return {}
+    found: dict[str, str] = {}
+    for key, value in expected.items():
+        found |= _left_out(value, own[key], f"{name}.{key}") if key in own else {f"{name}.{key}": ABSENT}
+    return found
+
+
 @cache
-def _networks() -> dict[str, dict[str, Any]]:
-    """Settings of the files in `conf/network/`."""
-    return {file.stem: plain(OmegaConf.load(file)) for file in sorted((config_folder() / "network").glob("*.yaml"))}
+def _files(group: str) -> dict[str, dict[str, Any]]:
+    """Settings of the files in `conf/GROUP/`."""
+    return {file.stem: plain(OmegaConf.load(file)) for file in sorted((config_folder() / group).glob("*.yaml"))}
 
 
 def _preset(config: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_dice import __version__
 from lightning_dice.checkpoints import read_checkpoint
@@ -94,6 +94,20 @@ def load_network(path: Path | str, trust: bool = False) -> tuple[nn.Module, Reci
         InputError: no such file, no whole checkpoint of ours, one of a later version, or one of a class that is not
             trusted.
     """
+    recipe, weights = read_weights(path)
+    kind = None if trust else trusted_class(recipe.network, nn.Module, path)
+    with _whole(path):
+        network = channels_last(built(recipe.network, kind))
+        network.load_state_dict(weights)
+    return network.eval(), recipe
+
+
+def read_weights(path: Path | str) -> tuple[Recipe, dict[str, Tensor]]:
+    """The recipe of a checkpoint, and the weights by their names in its network, which is not built.
+
+    Raises:
+        InputError: no such file, no whole checkpoint of ours, or one of a later version.
+    """
     checkpoint = read_checkpoint(path)
     entry = checkpoint.get(CHECKPOINT_KEY)
     if not isinstance(entry, dict):
@@ -111,19 +125,23 @@ def load_network(path: Path | str, trust: bool = False) -> tuple[nn.Module, Reci
         )
     with _whole(path):
         recipe = Recipe.from_entry(entry)
-    kind = None if trust else trusted_class(recipe.network, nn.Module, path)
-    with _whole(path):
-        network = channels_last(_built(recipe.network, kind))
         prefix = "network."
         weights = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
-        if written == 1:  # whose network had another name for these layers
-            weights = {re.sub(r"^grow\.", "upsample.", name): weight for name, weight in weights.items()}
-        network.load_state_dict(weights)
-    return network.eval(), recipe
+        if odd := [name for name, weight in weights.items() if not isinstance(weight, Tensor)]:
+            raise TypeError(f"{odd[0]} is no tensor")
+    if written == 1:  # whose network had another name for these layers
+        weights = {re.sub(r"^grow\.", "upsample.", name): weight for name, weight in weights.items()}
+    return recipe, weights
 
 
-def _built(network: dict[str, Any], kind: type[nn.Module] | None) -> nn.Module:
-    """By Hydra only where it is trusted, since it would interpolate texts and build whatever the arguments name."""
+def built(network: dict[str, Any], kind: type[nn.Module] | None = None) -> nn.Module:
+    """A recipe's network, with weights of its own.
+
+    By Hydra only where it is trusted, since it would interpolate texts and build whatever the arguments name.
+
+    Args:
+        kind: its class, where it is not trusted but known.
+    """
     if kind is None:
         return instantiate(network, _convert_="all")
     return kind(**{key: value for key, value in network.items() if key != "_target_"})

@@ -107,7 +107,7 @@ class DataSettings(Settings):
     ]
     batch_size: Count
     samples_per_volume: Count
-    transform: dict[str, Any] | None
+    transform: Annotated[OpenSettings | None, Field(description="null, or a transform by its _target_")]
     num_workers: CountOrZero
     seed: Seed
 
@@ -181,6 +181,7 @@ class TrainSettings(Settings):
     loss: OpenSettings
     optim: Optimizer
     trainer: TrainerSettings
+    init_from: Annotated[Text | None, Field(description="the file of a checkpoint, or null")]
     overlap: Share
     compile: Switch
     output_dir: Text

@@ -1,6 +1,7 @@
 """python -m lightning_dice.train: train one network on one data set, test it, and leave a run folder."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -21,6 +22,7 @@ from lightning_dice.pictures.tables import classes_table, scores_table
 from lightning_dice.runs import Run, read_json, write_json
 from lightning_dice.sessions import begin, find_run, outcome, work_on
 from lightning_dice.settings import TrainSettings
+from lightning_dice.transfer import start_from
 from lightning_dice.validation import checked
 
 
@@ -55,6 +57,9 @@ def _train(config: DictConfig, settings: dict[str, Any], run: Run, data: CTDataM
     module = build_module(config, data)
     times, results = StepTimes(), TestResults(run, data)
     step = find_checkpoint(run)
+    if config.init_from is not None and not step:
+        classes_argument = config.network.get("_classes_", "num_classes")
+        print(start_from(Path(config.init_from).expanduser(), module, classes_argument))
     trainer = build_training(config, run, data, times, results, step)
     weights = getattr(module.loss, "weights", None)
     classes: dict[str, Any] = {
@@ -86,4 +91,4 @@ def run_cell(config: DictConfig) -> str:
 
 
 if __name__ == "__main__":
-    command("train")(run_cell)()
+    command("train", paths=("init_from",))(run_cell)()

@@ -16,7 +16,7 @@ ORDER = [
     "data.phantom.body", "data.phantom.anatomy", "data.phantom.tumours", "data.phantom.dataset",
     "data.volumes", "data.store", "data.card", "data.patches", "data.loaders", "data.datamodule",
     "network", "loss", "metrics", "inference", "runs", "naming", "sessions", "checkpoints", "trust", "recipe",
-    "module",
+    "module", "transfer",
     "paper.published", "paper.stored", "paper.grid", "paper.statistics", "paper.observations",
     "paper.remarks", "paper.table1", "paper.figure1", "paper.segmentations", "paper.page",
     "callbacks.timing", "callbacks.curves", "callbacks.overlays", "callbacks.scoring", "build", "cli",

@@ -173,6 +173,12 @@ def test_a_name_may_leave_out_what_file_systems_mind(tmp_path):
          "simple, 0.0100000001, data.preparation.factor=null, data.preparation.spacing_mm=2.5"),
         (["network=segresnet", "network.init_filters=16"], "simple, 0.01, network=segresnet, network.init_filters=16"),
         (["~network", "+network._target_=my.Net"], "simple, 0.01, network=my.Net"),
+        (["transform=flip"], "simple, 0.01, transform=flip"),
+        (["init_from='runs/a/b/loss=simple,lr=0.01/last.ckpt'"],
+         "simple, 0.01, init_from=runs_a_b_loss_simple_lr_0.01_last.ckpt"),
+        (["transform=strong", "~data.transform.transforms.blur", "data.transform.transforms.affine.scales=[0.8,1.1]"],
+         "simple, 0.01, data.transform.transforms.affine.scales=[0.8,1.1], data.transform.transforms.blur=absent, "
+         "transform=strong"),
         ([f"data.exclude=[{','.join(f'case_{i}' for i in range(40))}]", "loss.smooth=0.5"], "simple, 0.01, settings="),
     ],
 )  # fmt: skip

@@ -32,7 +32,7 @@ def names(group: str) -> list[str]:
 def test_a_checkout_finds_its_configuration():
     assert Path(__file__).parents[1] / "conf" == CONF
     assert {path.name for path in CONF.iterdir() if path.is_dir()} == {
-        "data", "experiment", "hydra", "labels", "loss", "network", "optim", "report", "sweep", "trainer",
+        "data", "experiment", "hydra", "labels", "loss", "network", "optim", "report", "sweep", "trainer", "transform",
     }  # fmt: skip
 
 
@@ -202,6 +202,10 @@ def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (
+            ["train", "transform=fip"],
+            "transform=fip: no such choice; expected one of flip, intensity, none, spatial, strong",
+        ),
         (["train", "loss=smple"], "loss=smple: no such choice; expected one of simple, square, uniform"),
         (["prepare", "data=3"], "data=3: no such choice; expected one of abdomenatlas, "),
         (["train", "labels=true"], "labels=true: no such choice; expected one of dataset, paper, "),

@@ -1,12 +1,14 @@
 """A run's name says what differs from the paper's cell."""
 
+import hashlib
+import json
 import subprocess
 import sys
 
 import pytest
 
 from lightning_dice.config import config_folder, plain
-from lightning_dice.naming import run_folder
+from lightning_dice.naming import flat, run_folder
 from tests.test_config import composed
 
 CELL = "loss=simple,lr=0.01,seed=0"
@@ -44,8 +46,20 @@ def test_what_an_experiment_sets_is_said_by_its_name(preset, data):
         ("data.patch_size=[32,64,64]", "data.patch_size=[32,64,64]"),
         ("data.preparation.window_hu=[-160,240]", "data.preparation.window_hu=[-160,240]"),
         ("data.seed=7", "data.seed=7"),
+        ("transform=flip", "transform=flip"),
+        ("transform=strong", "transform=strong"),
+        (
+            "data.transform={_target_: torchio.RandomAffine,degrees: 5}",
+            "data.transform.degrees=5,transform=torchio.RandomAffine",
+        ),
+        (
+            "data.transform={_target_: torchio.Compose,transforms: [{_target_: my.Spin,by: [1,2]}]}",
+            "data.transform.transforms=[_target_(my.Spin),by(1+2)],transform=torchio.Compose",
+        ),
+        ("+trainer.callbacks=[{_target_: my.Callback,every: 3}]", "trainer.callbacks=[_target_(my.Callback),every(3)]"),
         ("phantoms=12", "phantoms=12"),
         ("overlap=0.5", "overlap=0.5"),
+        ("init_from=runs/a/b/last.ckpt", "init_from=runs_a_b_last.ckpt"),
         ("+trainer.gradient_clip_val=1", "trainer.gradient_clip_val=1"),
         ("labels=totalsegmentator", "labels=totalsegmentator"),
         ("labels.classes=[liver,{bowel: [stomach,pancreas]}]", "labels.classes=[liver,bowel(stomach+pancreas)]"),
@@ -62,6 +76,21 @@ def test_another_network_is_told_by_its_file_and_what_differs_from_it():
     assert name(*asked) == f"{CELL},network=segresnet,network.dropout_prob=0.1,network.init_filters=16"
     assert name("experiment=demo", "seed=0", "network=unet3d") == f"{CELL},network=unet3d"
     assert name("experiment=demo", "seed=0", "network.levels=3") == f"{CELL},network.levels=3"
+
+
+def test_a_transform_is_told_by_its_file_and_what_differs_from_it():
+    few = "data.transform.transforms"
+    assert name("transform=spatial", f"{few}.affine.degrees=20") == f"{CELL},{few}.affine.degrees=20,transform=spatial"
+    assert name("transform=strong", f"~{few}.elastic") == f"{CELL},{few}.elastic=absent,transform=strong"
+    typed = "data.transform={_target_: torchio.Compose,transforms: {flip: {_target_: torchio.RandomFlip,axes: [1,2]}}}"
+    assert name(typed) == f"{CELL},{few}.flip.flip_probability=absent,transform=flip"
+    assert name("transform=none", "network=segresnet") == f"{CELL},network=segresnet"
+
+
+def test_the_default_run_is_what_it_was_before_there_were_transforms_to_choose():
+    """`DONE` has a digest of these settings."""
+    text = json.dumps(flat(plain(composed("train"))["data"]), sort_keys=True)
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "147c29c50aadddd4"
 
 
 def test_a_network_of_the_users_own_goes_by_its_class_and_its_settings():

@@ -29,6 +29,8 @@ REFUSED = {
     "data.samples_per_volume=0": COUNT,
     "data.num_workers=-1": "expected an integer from 0",
     "data.test=1": "expected a share from 0 to below 1",
+    "data.transform=3": "expected null, or a transform by its _target_",
+    "data.transform=flip": "expected null, or a transform by its _target_",
     "data.preparation.factor=2.5": COUNT,
     "data.preparation.spacing_mm=0": "expected a length from 0.1 to 100 mm",
     "data.preparation.window_hu=[0]": "expected [low, high] in HU",
@@ -55,6 +57,8 @@ REFUSED = {
     "+trainer.callbacks=3": "expected a list of objects",
     "overlap=1": "expected a share",
     "compile=maybe": "expected true or false",
+    "init_from=''": "expected the file of a checkpoint, or null",
+    "init_from=3": "expected the file of a checkpoint, or null",
 }
 UNKNOWN = [
     "+scheduler=cosine", "+ckpt_path=a.ckpt", "+trainer.num_nodes=2", "+trainer.strategy=ddp", "+data.workers=2",

@@ -225,7 +225,8 @@ class CTDataModule(pl.LightningDataModule):
 
         Raises:
             InputError: sides that are no positive integers, fewer patients than a batch takes, patches that are mostly
-                padding in every training volume, or no room in shared memory for the batches of the workers.
+                padding in every training volume, no room in shared memory for the batches of the workers, or a
+                transform that does not do for training.
         """
         size = self.patch_size
         if len(size) != 3 or not all(isinstance(side, int) and side > 0 for side in size):
@@ -241,6 +242,8 @@ class CTDataModule(pl.LightningDataModule):
                 "lower data.patch_size"
             )
         check_shared_memory(self.num_workers, queue, self._part("validation"))
+        if self.transform is not None:
+            queue[0]  # what it cannot do is told here, by this process
         if (mean := fmean(padding.values())) > TOLD_PADDING:
             print(f"data.patch_size={list(size)}: {mean:.0%} of a patch is padding, on average over the training cases")
 

@@ -32,6 +32,16 @@ class _From(Sampler[int]):
         return self.stop
 
 
+class _Loader(tio.SubjectsLoader):
+    """Tells an error that the user can fix in its own line, without the traceback that torch makes of a worker's."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch names the class of its own
+        try:
+            yield from super().__iter__()
+        except InputError as error:
+            raise InputError(str(error).rpartition(f"{InputError.__name__}: ")[2].strip()) from None
+
+
 def patch_loader(
     queue: PatchQueue, first: int, last: int, workers: int, pin_memory: bool, beside: Sequence[PreparedCase] = ()
 ) -> DataLoader[Any]:
@@ -41,10 +51,10 @@ def patch_loader(
         beside: cases whose volumes another loader brings at the same time.
 
     Raises:
-        InputError: see `check_shared_memory`.
+        InputError: see `check_shared_memory`; of its batches: a transform that does not do.
     """
     check_shared_memory(workers, queue, beside)
-    return tio.SubjectsLoader(
+    return _Loader(
         queue,
         collate_fn=collate,
         batch_size=queue.batch_size,

@@ -21,7 +21,8 @@ TORCH = {IMAGE: torch.float16, LABEL: torch.uint8}
 
 
 class Batch(NamedTuple):
-    """Patches or whole volumes: image float32 (B, 1, X, Y, Z) in [0, 1], label uint8 (B, X, Y, Z), one id each."""
+    """Patches or whole volumes: image float32 (B, 1, X, Y, Z), in [0, 1] unless a transform leaves that, label uint8
+    (B, X, Y, Z), one id each."""
 
     image: Tensor
     label: Tensor
@@ -33,6 +34,9 @@ class PreparedSubjects(tio.SubjectsDataset):
 
     Args:
         transform: TorchIO's, applied to each whole volume.
+
+    Raises:
+        InputError: by index: the transform fails, or gives what is no such case any more.
     """
 
     def __init__(self, cases: Sequence[PreparedCase], transform: Transform | None = None):
@@ -43,8 +47,8 @@ class PreparedSubjects(tio.SubjectsDataset):
         return len(self.cases)
 
     def __getitem__(self, index: int) -> tio.Subject:
-        subject = subject_of(self.cases[index])
-        return subject if self._transform is None else self._transform(subject)
+        case = self.cases[index]
+        return subject_of(case) if self._transform is None else _transformed(case, self._transform)
 
     def dry_iter(self) -> list[tio.Subject]:
         """Without the transform."""
@@ -71,6 +75,30 @@ def _mapped(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> Tensor:
     header = len(npy_header(shape, dtype)) // dtype.itemsize
     values = torch.from_file(str(path), size=header + math.prod(shape), dtype=TORCH[dtype])  # an error if it is shorter
     return values[header:].view(1, *shape)
+
+
+def _transformed(case: PreparedCase, transform: Transform) -> tio.Subject:
+    """The whole case, transformed, with the shape that it had: image float32, label uint8."""
+    subject = subject_of(case)
+    subject.image.set_data(subject.image.data.float())  # many of TorchIO's do not take float16
+    try:
+        subject = transform(subject)
+        image, label = subject.image.data, subject.label.data
+    except Exception as error:  # whatever a transform of the user's raises
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"data.transform: fails on {case.id} ({reason}); change it, or leave it out") from error
+    indices = label.to(torch.uint8)  # interpolating ones of TorchIO's make float32 of it
+    if image.shape != (1, *case.shape) or label.shape != image.shape:
+        found, expected = (" × ".join(map(str, shape)) for shape in (image.shape[1:], case.shape))
+        problem = f"makes {found} voxels of {expected}; expected the same, in one channel, of image and label"
+    elif not image.isfinite().all():
+        problem = "makes voxels of the image that are not finite; expected finite ones"
+    elif not torch.equal(indices.to(label.dtype), label) or int(indices.max()) >= len(case.voxels):
+        problem = f"makes a label that is none of the classes; expected whole numbers from 0 to {len(case.voxels) - 1}"
+    else:
+        subject.label.set_data(indices)
+        return subject
+    raise InputError(f"data.transform: {problem} ({case.id}); change it, or leave it out")
 
 
 def collate(subjects: Sequence[tio.Subject]) -> Batch:

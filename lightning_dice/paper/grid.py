@@ -12,7 +12,7 @@ import pandas as pd
 
 from lightning_dice.data.labels import LabelSet, told_names
 from lightning_dice.errors import InputError
-from lightning_dice.naming import OUR_LOSS, flat, network_name, setting_text
+from lightning_dice.naming import ABSENT, OUR_LOSS, TOLD_BY_FILE, file_name, flat, setting_text
 from lightning_dice.paper.published import CLASSES, LOSS_SETTINGS, ROWS, TABLE1, WEIGHTINGS
 from lightning_dice.paper.stored import StoredRun, read_run
 from lightning_dice.pictures.escaping import one_line
@@ -21,7 +21,6 @@ from lightning_dice.runs import Run
 FOLDER = re.compile(r"loss=([^,]+),lr=([^,]+),seed=(\d+)((?:,[^,=]+=.*?)??)(?:,rerun=(\d+))?")
 SETTING = re.compile(r",(?=[^,=\[\]]+=)")  # before KEY=VALUE; a value may be a list with commas
 DIGEST = "settings"  # the key that stands for all others where a folder's name would get too long
-ABSENT = "absent"
 Key = tuple[str, float, tuple[str, ...]]  # loss, rate and further settings
 
 
@@ -271,8 +270,8 @@ def _variant(name: FolderName, run: StoredRun) -> tuple[list[str], list[str]]:
     lies += [f"seed={run.seed}"] if run.seed != name.seed else []
     for key, text in told.items():
         value = settings.get(key, ABSENT)
-        if key == "network" and isinstance(network := run.config.get(key), dict):
-            value = network_name(network, text)
+        if key in TOLD_BY_FILE:
+            value = file_name(run.config, key, text)
         said = text if key == DIGEST else setting_text(value)
         variant.append(f"{key}={said}")
         lies += [] if _same(text, said) else [variant[-1]]
