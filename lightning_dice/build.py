@@ -9,7 +9,7 @@ import inspect
 import itertools
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,10 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from filelock import FileLock, Timeout
-from hydra.errors import InstantiationException
-from hydra.utils import get_object, instantiate
 from lightning_fabric import Fabric
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from lightning_dice.callbacks.curves import CurvesLogger
@@ -31,17 +28,18 @@ from lightning_dice.callbacks.overlays import OverlayPictures
 from lightning_dice.callbacks.scoring import TestResults
 from lightning_dice.callbacks.timing import ProgressBar, StepTimes
 from lightning_dice.checkpoints import CheckpointFiles, LastCheckpoint
-from lightning_dice.config import config_folder, plain, shipped_labels
+from lightning_dice.config import plain, shipped_labels
 from lightning_dice.data.datamodule import CTDataModule
 from lightning_dice.data.labels import LabelChoice, label_set
 from lightning_dice.errors import InputError
+from lightning_dice.losses import build_loss, taken_by_loss
 from lightning_dice.module import OptimizerFactory, SegmentationModule
 from lightning_dice.network import channels_last
+from lightning_dice.objects import REFUSALS, instantiated, parameters, refusing, taken
 from lightning_dice.recipe import Recipe
 from lightning_dice.runs import Run
 
 EVERYTHING = "totalsegmentator"  # the set with most classes, for what is known of those that a data set declares
-REFUSALS = (ValueError, TypeError, ImportError, AttributeError, RuntimeError, MisconfigurationException)
 
 QUIET = (  # warnings of Lightning's that are none here
     r".*isinstance\(treespec, LeafSpec\).*",  # its own use of an old name of torch's
@@ -56,7 +54,7 @@ def settle(config: DictConfig) -> DictConfig:
     """The configuration with only those settings of loss and network that they take, once all that needs no data was
     built.
 
-    The loss files are about `DiceLoss`, and a network's file about its own class. With `loss._target_=…` or
+    The paper's loss files are about `DiceLoss`, and a network's file about its own class. With `loss._target_=…` or
     `network._target_=…` their own values are left out for another class that does not take them.
 
     Raises:
@@ -64,11 +62,11 @@ def settle(config: DictConfig) -> DictConfig:
     """
     config = config.copy()
     with open_dict(config):
-        config.loss = _taken(config.loss, "loss", "uniform")
-        config.network = _taken(config.network, "network", "*")
-    _build(config.loss, "loss")
+        config.loss = taken_by_loss(config.loss)
+        config.network = taken(config.network, "network", "network/*.yaml")
+    build_loss(config.loss)
     describe_network(config.network, classes=2)
-    _refusing("optim", _build_optimizer(config), [nn.Parameter(torch.zeros(1))])
+    refusing("optim", _build_optimizer(config), [nn.Parameter(torch.zeros(1))])
     build_trainer(config, logger=False, devices=config.trainer.devices)
     return config
 
@@ -84,25 +82,25 @@ def build_label_choice(labels: DictConfig) -> LabelChoice:
 def build_datamodule(config: DictConfig, labels: LabelChoice | None = None) -> CTDataModule:
     """The data of the group `data`, with the classes of the group `labels` if no others are given."""
     transform = (
-        _build(config.data.transform, "data.transform", _convert_="all") if config.data.get("transform") else None
+        instantiated(config.data.transform, "data.transform", _convert_="all") if config.data.get("transform") else None
     )
     if transform is not None and not callable(transform):
         name = config.data.transform._target_
         raise InputError(f"data.transform._target_={name}: makes a {type(transform).__name__}; expected a transform")
     # Hydra would take a dataclass among its arguments apart
-    make = _build(config.data, "data", _partial_=True, transform=None)
+    make = instantiated(config.data, "data", _partial_=True, transform=None)
     more = {"labels": labels or build_label_choice(config.labels), "transform": transform}
-    data = _refusing("data", functools.partial(make, **more))
+    data = refusing("data", functools.partial(make, **more))
     layout = data.layout  # a partial: inspect would raise an error of its own for an argument too many
     bind = functools.partial(inspect.signature(layout.func).bind, *layout.args, **layout.keywords)
-    _refusing("data.layout", bind, data.root)
+    refusing("data.layout", bind, data.root)
     return data
 
 
 def build_module(config: DictConfig, data: CTDataModule) -> SegmentationModule:
     """Network, loss and optimiser around the training data, which must be set up: the loss gets its class counts."""
     description = describe_network(config.network, len(data.labels))
-    network = _build(description, "network", _convert_="all")
+    network = instantiated(description, "network", _convert_="all")
     if not isinstance(network, nn.Module):
         raise InputError(
             f"network._target_={config.network._target_}: makes a {type(network).__name__}; expected a Module"
@@ -113,9 +111,7 @@ def build_module(config: DictConfig, data: CTDataModule) -> SegmentationModule:
         raise InputError(
             f"data.patch_size={list(data.patch_size)}: each side must be divisible by {divisor} for this network"
         )
-    loss = _build(config.loss, "loss")
-    if hasattr(loss, "set_class_voxels"):
-        loss.set_class_voxels(data.class_voxels)
+    loss = build_loss(config.loss, data)
     recipe = Recipe(data.labels, data.preparation, data.spacing_mm, data.patch_size, description)
     optimizer = _build_optimizer(config)
     return SegmentationModule(network, recipe, loss, optimizer, config.overlap, data.taught, config.compile)
@@ -137,48 +133,21 @@ def describe_network(config: DictConfig, classes: int) -> dict[str, Any]:
         raise InputError(
             f"network.{name}={description[name]}: is the number of classes, which the data say; leave it out"
         )
-    parameters = _parameters(target, "network")
-    if name not in parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+    known = parameters(target, "network")
+    if name not in known and not any(p.kind is p.VAR_KEYWORD for p in known.values()):
         raise InputError(
             f"network._classes_={name}: {target} has no such argument; expected that of the number of classes, among "
-            f"{', '.join(parameters)}"
+            f"{', '.join(known)}"
         )
     return description | {name: classes}
 
 
 def _build_optimizer(config: DictConfig) -> OptimizerFactory:
     """In one kernel for all weights on a GPU, where the optimiser has it; on a CPU it takes no time to speak of."""
-    factory = _build(config.optim, "optim")
+    factory = instantiated(config.optim, "optim")
     if _uses_gpu(config.trainer.accelerator) and "fused" in inspect.signature(factory.func).parameters:
         return functools.partial(factory.func, **{"fused": True} | factory.keywords)
     return factory
-
-
-def _taken(settings: DictConfig, group: str, pattern: str) -> DictConfig:
-    """Those settings that the class takes; all of them for the classes that these files of the group are about."""
-    given: list[Any] = [OmegaConf.load(file) for file in sorted((config_folder() / group).glob(f"{pattern}.yaml"))]
-    if settings._target_ in [one._target_ for one in given]:
-        return settings
-    taken = _parameters(settings._target_, group)
-    left_over = [
-        key
-        for key in map(str, settings)
-        if key not in taken and not key.startswith("_") and any(key in one for one in given)
-    ]
-    changed = [f"{group}.{key}={settings[key]}" for key in left_over if all(settings[key] != o.get(key) for o in given)]
-    if changed:
-        known = ", ".join(key for key in taken)
-        raise InputError(f"{', '.join(changed)}: {settings._target_} does not take it; expected one of {known}")
-    return OmegaConf.masked_copy(settings, [key for key in map(str, settings) if key not in left_over])
-
-
-def _parameters(target: str, group: str) -> Mapping[str, inspect.Parameter]:
-    """What a class of the configuration is called with."""
-    try:
-        return inspect.signature(get_object(target)).parameters
-    except Exception as error:  # Hydra passes on whatever an import raises
-        reason = " ".join(str(error).split())
-        raise InputError(f"{group}._target_={target}: cannot be imported ({reason})") from error
 
 
 def build_trainer(config: DictConfig, callbacks: Sequence[pl.Callback] = (), **settings: Any) -> pl.Trainer:
@@ -198,8 +167,8 @@ def build_trainer(config: DictConfig, callbacks: Sequence[pl.Callback] = (), **s
     several = config.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.device_count() > 1
     if several and config.trainer.devices == 1 and "devices" not in settings:
         settings["devices"] = [claim_gpu()[0]]
-    own = [_build(callback, "trainer.callbacks") for callback in config.trainer.get("callbacks", ())]
-    return _build(config.trainer, "trainer", callbacks=[*callbacks, *own], **settings)
+    own = [instantiated(callback, "trainer.callbacks") for callback in config.trainer.get("callbacks", ())]
+    return instantiated(config.trainer, "trainer", callbacks=[*callbacks, *own], **settings)
 
 
 def build_training(
@@ -272,22 +241,3 @@ def best_precision(accelerator: str) -> str:
 
 def _uses_gpu(accelerator: str) -> bool:
     return accelerator != "cpu" and torch.cuda.is_available()
-
-
-def _build(config: DictConfig | dict[str, Any], name: str, **more: Any) -> Any:
-    """Instantiate; what the object says about its arguments becomes one line."""
-    try:
-        return instantiate(config, **more)
-    except (InstantiationException, *REFUSALS) as error:
-        cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
-        if isinstance(cause, (InstantiationException, *REFUSALS)):
-            raise InputError(f"{name}: {' '.join(str(cause).split())}") from error
-        raise
-
-
-def _refusing(name: str, factory: Callable[..., Any], *arguments: Any) -> Any:
-    """Call what was partly built; what it says about its arguments becomes one line."""
-    try:
-        return factory(*arguments)
-    except REFUSALS as error:
-        raise InputError(f"{name}: {' '.join(str(error).split())}") from error

@@ -13,6 +13,8 @@ from omegaconf import OmegaConf
 from lightning_dice.config import config_folder, plain
 
 OUR_LOSS = "lightning_dice.loss.DiceLoss"
+SUM_LOSS = "lightning_dice.losses.SumLoss"
+SUMMANDS = ("first", "second")  # its losses
 PAPERS = "paper"  # the label set that goes without saying
 # Where files lie and what they are computed on is not part of what a run is; everything else is.
 NOT_PART_OF_A_RUN = (
@@ -24,22 +26,25 @@ NEWER = ("init_from",)  # null is as good as absent, as it is in runs of before
 TOLD_BY_FILE = {"network": ("network",), "transform": ("data", "transform")}
 ABSENT = "absent"
 # The folders above a run's, and the first part of its own name, say these.
-SAID_ELSEWHERE = ("name", "data.name", "labels.name", "loss._target_", "loss.weighting", "optim.lr", "seed")
+SAID_ELSEWHERE = ("name", "data.name", "labels.name", "optim.lr", "seed")
 LONGEST = 200  # bytes of a folder's name; file systems take 255, and a rerun adds to it
 
 
-def loss_name(config: dict[str, Any]) -> str:
-    """The weighting of the package's own loss; any other goes by its class."""
-    target = config["loss"]["_target_"]
-    return config["loss"]["weighting"] if target == OUR_LOSS else target
+def loss_name(loss: dict[str, Any]) -> str:
+    """The weighting of the package's own loss, FIRST+SECOND of a sum; any other goes by its file in `conf/loss/`, or by
+    its class where no file is about it, or not all of a file's settings are given."""
+    target = loss["_target_"]
+    if target == OUR_LOSS:
+        return loss["weighting"]
+    if target == SUM_LOSS:
+        return "+".join(loss_name(loss[part]) for part in SUMMANDS)
+    name = file_name("loss", loss, target)
+    return name if _files("loss").get(name, {}).keys() <= loss.keys() else target
 
 
-def file_name(config: dict[str, Any], group: str, usual: str = "unet3d") -> Any:
-    """The file in `conf/GROUP/` that a run's settings of the group are those of, or differ least from, the usual one
-    rather than another such. A class that no file is about goes by its own name, and what are no settings as it is."""
-    settings: Any = config
-    for key in TOLD_BY_FILE[group]:
-        settings = settings.get(key, ABSENT) if isinstance(settings, dict) else ABSENT
+def file_name(group: str, settings: Any, usual: str) -> Any:
+    """The file in `conf/GROUP/` that a group's settings are those of, or differ least from, the usual one rather than
+    another such. A class that no file is about goes by its own name, and what are no settings as it is."""
     if not isinstance(settings, dict):
         return "none" if settings is None else settings
     own, target = flat(settings), settings.get("_target_")
@@ -51,9 +56,17 @@ def file_name(config: dict[str, Any], group: str, usual: str = "unet3d") -> Any:
     return min(differing, key=lambda name: (differing[name], name != usual), default=target)
 
 
+def settings_of(config: dict[str, Any], group: str) -> Any:
+    """A run's settings of a group that its name says the file of."""
+    settings: Any = config
+    for key in TOLD_BY_FILE[group]:
+        settings = settings.get(key, ABSENT) if isinstance(settings, dict) else ABSENT
+    return settings
+
+
 def run_folder(config: dict[str, Any]) -> Path:
     """`OUTPUT_DIR/DATA/NAME/loss=…,lr=…,seed=…`, and a `,KEY=VALUE` for each setting that differs from the preset."""
-    cell = f"loss={loss_name(config)},lr={_number(config['optim']['lr'])},seed={config['seed']}"
+    cell = f"loss={loss_name(config['loss'])},lr={_number(config['optim']['lr'])},seed={config['seed']}"
     variant = ",".join(_variant(config))
     if len(f"{cell},{variant}".encode()) > LONGEST:
         variant = f"settings={hashlib.sha256(variant.encode()).hexdigest()[:8]}"  # of the same ones the same
@@ -100,8 +113,8 @@ def _variant(config: dict[str, Any]) -> list[str]:
     preset = _preset(config)
     chosen: dict[str, Any] = {}
     for group, place in TOLD_BY_FILE.items():
-        usual = file_name(preset, group)
-        if (name := file_name(config, group, usual)) != usual:
+        usual = file_name(group, settings_of(preset, group), "")
+        if (name := file_name(group, settings_of(config, group), usual)) != usual:
             *parents, key = place
             own, expected = (reduce(dict.__getitem__, parents, part) for part in (config, preset))
             expected[key] = own[key] and {"_target_": own[key]["_target_"]} | _files(group).get(name, {})
@@ -129,17 +142,24 @@ def _left_out(expected: Any, own: Any, name: str) -> dict[str, str]:
 
 @cache
 def _files(group: str) -> dict[str, dict[str, Any]]:
-    """Settings of the files in `conf/GROUP/`."""
-    return {file.stem: plain(OmegaConf.load(file)) for file in sorted((config_folder() / group).glob("*.yaml"))}
+    """Settings of the files in `conf/GROUP/`, by name."""
+    files = sorted((config_folder() / group).glob("*.yaml"))
+    return {file.stem: plain(OmegaConf.load(file)) for file in files}
+
+
+def _named_loss(loss: dict[str, Any]) -> dict[str, Any]:
+    """The settings that a loss's name stands for."""
+    name, target = loss_name(loss), loss["_target_"]
+    if target == SUM_LOSS:
+        return _files("loss")["sum"] | {part: _named_loss(loss[part]) for part in SUMMANDS}
+    return _files("loss").get(name, {"_target_": target, "weighting": "uniform"})
 
 
 def _preset(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration of the experiment file that this one began with, for its data set, loss and seed."""
-    conf, data, loss = config_folder(), str(config["data"]["name"]), loss_name(config)
-    is_ours, is_shipped = config["loss"]["_target_"] == OUR_LOSS, (conf / "data" / f"{data}.yaml").is_file()
+    conf, data = config_folder(), str(config["data"]["name"])
+    is_shipped = (conf / "data" / f"{data}.yaml").is_file()
     overrides = [f"experiment={config['preset']}", f"data={data if is_shipped else 'nnunet'}", f"seed={config['seed']}"]
-    if is_ours:
-        overrides.append(f"loss={loss}")
     labels = str(config["labels"]["name"])
     if has_shipped_labels := (conf / "labels" / f"{labels}.yaml").is_file():
         overrides.append(f"labels={labels}")
@@ -152,8 +172,7 @@ def _preset(config: dict[str, Any]) -> dict[str, Any]:
     composed.phantoms = config["phantoms"]  # which the layout takes over
     resolved: Any = OmegaConf.to_container(composed, resolve=True)
     preset: dict[str, Any] = resolved | {"phantoms": phantoms}
-    if not is_ours:
-        preset["loss"] = {}
+    preset["loss"] = _named_loss(config["loss"])
     if not is_shipped:  # the layout belongs to the data set, which a folder is named after
         preset["data"]["layout"] = config["data"]["layout"]
     if not has_shipped_labels:

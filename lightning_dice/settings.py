@@ -55,6 +55,15 @@ class NetworkSettings(OpenSettings):
     divisor: Annotated[Count, Field(alias="_divisor_", description="an integer from 1")] = 1
 
 
+class LossSettings(OpenSettings):
+    """The one that is ours and not the constructor's: `losses.AnyLoss` says what it is for."""
+
+    target_format: Annotated[
+        Literal["indices", "channel", "one_hot"],
+        Field(alias="_target_format_", description="indices, channel or one_hot"),
+    ] = "indices"
+
+
 class Optimizer(OpenSettings):
     partial: Annotated[Literal[True], Field(alias="_partial_", description="true: the parameters come later")]
     lr: Positive
@@ -178,7 +187,7 @@ class TrainSettings(Settings):
     labels: LabelsSettings
     data: DataSettings
     network: NetworkSettings
-    loss: OpenSettings
+    loss: LossSettings
     optim: Optimizer
     trainer: TrainerSettings
     init_from: Annotated[Text | None, Field(description="the file of a checkpoint, or null")]

@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 
+from lightning_dice.config import config_folder
 from lightning_dice.data.labels import LabelSet
+from lightning_dice.loss import WEIGHTINGS
 from lightning_dice.naming import setting_text
 from lightning_dice.runs import SCORE_COLUMNS, Run, metric_columns, read_labels, write_json
 from tests.conftest import PAPER, tiny_case, write_nifti
@@ -30,7 +32,7 @@ def write_run(
     """A run with the Dice per class of each test case, finished; with None instead, an unfinished one at step 20.
 
     Args:
-        loss: a weighting, or with a dot in it the class of another loss.
+        loss: a weighting, the file of another loss, or with a dot in it a class that no file is about.
         settings: further ones, by dotted key; the folder's name tells them.
         data: their fingerprint.
         folder: a name that says something else.
@@ -45,10 +47,12 @@ def write_run(
     ]
     run = Run(sweep / (folder or ",".join(told)))
     run.folder.mkdir(parents=True)
+    shipped = config_folder() / "loss" / f"{loss}.yaml"
     ours = {"_target_": "lightning_dice.loss.DiceLoss", "weighting": loss}
+    is_ours = loss in WEIGHTINGS or not shipped.is_file()
     config = {
         "seed": seed,
-        "loss": {"_target_": loss} if "." in loss else ours,
+        "loss": {"_target_": loss} if "." in loss else ours if is_ours else OmegaConf.load(shipped),
         "optim": {"lr": lr},
         "trainer": {"max_steps": 40},
         "data": {"seed": seed, "preparation": {"window_hu": [-500, 500]}},

@@ -16,7 +16,7 @@ ORDER = [
     "data.phantom.body", "data.phantom.anatomy", "data.phantom.tumours", "data.phantom.dataset",
     "data.volumes", "data.store", "data.card", "data.patches", "data.loaders", "data.datamodule",
     "network", "loss", "metrics", "inference", "runs", "naming", "sessions", "checkpoints", "trust", "recipe",
-    "module", "transfer",
+    "module", "transfer", "objects", "losses",
     "paper.published", "paper.stored", "paper.grid", "paper.statistics", "paper.observations",
     "paper.remarks", "paper.table1", "paper.figure1", "paper.segmentations", "paper.page",
     "callbacks.timing", "callbacks.curves", "callbacks.overlays", "callbacks.scoring", "build", "cli",
@@ -95,7 +95,7 @@ def test_a_file_does_not_know_what_it_must_not(name):
 
 
 def test_only_configurations_and_trusted_checkpoints_are_instantiated():
-    assert [name for name in ORDER if "hydra.utils" in imports(name)] == ["recipe", "build"]
+    assert [name for name in ORDER if "hydra.utils" in imports(name)] == ["recipe", "objects"]
 
 
 def test_only_patches_knows_torchios_queue_and_samplers():

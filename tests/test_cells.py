@@ -98,6 +98,28 @@ def test_variants_stand_side_by_side_in_table_figures_and_page(tmp_path):
     assert imread(folder / "figure3.png").shape[1] == 200 * 4.2 * 5  # truth and four cells
 
 
+def test_shipped_losses_have_columns_and_statistics_of_their_own(tmp_path):
+    rng = np.random.default_rng(0)
+    losses = {"simple": 50, "generalized_dice": 60, "dice_ce": 70}
+    for loss, dice in losses.items():
+        scores = {f"c{i}": [(dice + i + shift) / 100 for shift in rng.normal(0, 0.5, 8)] for i in range(8)}
+        write_run(tmp_path, loss, 0.01, scores)
+    write_run(tmp_path, "dice_ce", 0.01, scores, settings={"loss.weighting": "simple"})
+    grid = read_grid(tmp_path)
+    assert grid.remarks == ()
+    assert [cell.name for cell in grid.cells if cell.runs] == [
+        "simple, 0.01", "dice_ce, 0.01", "dice_ce, 0.01, loss.weighting=simple", "generalized_dice, 0.01",
+    ]  # fmt: skip
+    assert [bool(cell.printed) for cell in grid.cells if cell.runs] == [True, False, False, False]
+    means = grid_table(grid.cells).set_index(["cell", "row"])["dice"]
+    found = [means[f"{loss}, 0.01", "AVG"] for loss in losses]
+    assert found == pytest.approx([dice + 3.5 for dice in losses.values()], abs=0.5)
+    tests = compare_cells(grid.cells).set_index(["cell_a", "cell_b"])
+    pairs = {frozenset(pair) for pair in tests.index}
+    assert frozenset({"dice_ce, 0.01", "generalized_dice, 0.01"}) in pairs
+    assert frozenset({"simple, 0.01", "dice_ce, 0.01"}) in pairs
+
+
 def test_another_loss_in_a_weightings_folder_is_filed_as_what_it_is(tmp_path):
     """As runs were named once: by a weighting that the other loss does not even take."""
     write_run(tmp_path, "uniform", 0.001, FIFTY)
@@ -171,6 +193,8 @@ def test_a_name_may_leave_out_what_file_systems_mind(tmp_path):
          "simple, 0.01, compile=true, loss.normalize=mean, optim.betas=[0.5,0.9]"),
         (["data.preparation.factor=null", "data.preparation.spacing_mm=2.5", "optim.lr=0.0100000001"],
          "simple, 0.0100000001, data.preparation.factor=null, data.preparation.spacing_mm=2.5"),
+        (["loss=dice_ce", "loss.weighting=simple"], "dice_ce, 0.01, loss.weighting=simple"),
+        (["loss=sum", "loss@loss.second=focal"], "simple+focal, 0.01"),
         (["network=segresnet", "network.init_filters=16"], "simple, 0.01, network=segresnet, network.init_filters=16"),
         (["~network", "+network._target_=my.Net"], "simple, 0.01, network=my.Net"),
         (["transform=flip"], "simple, 0.01, transform=flip"),
@@ -189,7 +213,7 @@ def test_the_names_that_training_gives_are_understood(tmp_path, overrides, name)
     OmegaConf.save(OmegaConf.create(config), run.config)
     write_run(tmp_path, "uniform", 0.01, FIFTY)
     grid = read_grid(tmp_path)
-    (cell,) = (cell for cell in grid.cells if cell.runs and cell.loss == "simple")
+    (cell,) = (cell for cell in grid.cells if cell.runs and cell.loss != "uniform")
     assert cell.name.startswith(name)
     assert grid.remarks == ()
     assert bool(cell.printed) == (not overrides)

@@ -36,17 +36,17 @@ def test_a_checkout_finds_its_configuration():
     }  # fmt: skip
 
 
-def with_one_case(config) -> CTDataModule:
-    """The data module of a configuration, as if it had found a case with 9 voxels of each class."""
+def with_one_case(config, voxels=(9,) * 8) -> CTDataModule:
+    """The data module of a configuration, as if it had found a case with so many voxels of each class."""
     data = build_datamodule(config)
     data.taught = NAMES
     affine = tuple(map(tuple, torch.eye(4).tolist()))
-    data.cases = {"a": PreparedCase("a", "", "", (4, 4, 4), affine, (9,) * 8, (4, 4, 4), (1.0, 1.0, 1.0), "")}
+    data.cases = {"a": PreparedCase("a", "", "", (4, 4, 4), affine, voxels, (4, 4, 4), (1.0, 1.0, 1.0), "")}
     data.split = Split(("a",), (), ())
     return data
 
 
-@pytest.mark.parametrize("loss", names("loss"))
+@pytest.mark.parametrize("loss", ["uniform", "simple", "square"])
 @pytest.mark.parametrize("experiment", names("experiment"))
 def test_every_choice_composes_and_instantiates(loss, experiment):
     config = composed("train", f"loss={loss}", f"experiment={experiment}")
@@ -87,19 +87,38 @@ def test_the_three_losses_differ_in_one_line():
 def test_the_learning_rate_reaches_the_optimiser_and_any_module_is_a_loss(tmp_path):
     overrides = ("optim.lr=0.5", "optim.eps=1e-4", "loss._target_=torch.nn.CrossEntropyLoss", "network.base_channels=2")
     config = settle(composed("train", *overrides, "+loss.label_smoothing=0.25"))
-    assert config.loss == {"_target_": "torch.nn.CrossEntropyLoss", "label_smoothing": 0.25}
+    assert config.loss == {
+        "_target_": "torch.nn.CrossEntropyLoss", "weighting": "uniform", "label_smoothing": 0.25,
+    }  # fmt: skip
     datamodule = with_one_case(config)
     module = build_module(config, datamodule)
     optimizer = module.configure_optimizers()
     assert (optimizer.defaults["lr"], optimizer.defaults["eps"]) == (0.5, 1e-4)
-    assert isinstance(module.loss, torch.nn.CrossEntropyLoss)
-    assert module.loss.label_smoothing == 0.25
+    assert isinstance(module.loss.loss, torch.nn.CrossEntropyLoss)
+    assert module.loss.loss.label_smoothing == 0.25
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["loss._target_=torch.nn.CrossEntropyLoss", "+loss.gamma=2"], "loss: "),
+        (
+            ["loss._target_=torch.nn.CrossEntropyLoss", "+loss.gamma=2"],
+            "loss._target_=torch.nn.CrossEntropyLoss: CrossEntropyLoss.__init__() got an unexpected",
+        ),
+        (["loss=focal", "loss.weighting=smple"], "loss: weighting='smple': expected one of uniform, simple, square"),
+        (
+            ["loss=cross_entropy", "loss.weighting=simple", "+loss.weight=[1,2]"],
+            "loss.weighting=simple: there is loss.weight too; leave one of them out",
+        ),
+        (["loss=dice_ce", "+loss.lambda_ce=-1"], "loss._target_=monai.losses.DiceCELoss: "),
+        (["loss=sum", "loss.factors=[1]"], "loss: factors=[1]: expected two finite numbers"),
+        (["loss=sum", "+loss.first.gamma=1"], "loss.first: "),
+        (["loss=sum", "+loss.second._target_format_=voxels"], "loss.second._target_format_=voxels: expected indices, "),
+        (
+            ["+loss._target_format_=indices"],
+            "loss._target_format_=indices: lightning_dice.loss.DiceLoss takes",
+        ),
+        (["loss._target_=collections.Counter"], "loss._target_=collections.Counter: makes a Counter; expe"),
         (
             ["loss._target_=torch.nn.CrossEntropyLoss", "loss.smooth=1"],
             "loss.smooth=1: torch.nn.CrossEntropyLoss does",
@@ -206,7 +225,10 @@ def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess:
             ["train", "transform=fip"],
             "transform=fip: no such choice; expected one of flip, intensity, none, spatial, strong",
         ),
-        (["train", "loss=smple"], "loss=smple: no such choice; expected one of simple, square, uniform"),
+        (
+            ["train", "loss=smple"],
+            "loss=smple: no such choice; expected one of cross_entropy, dice_ce, focal, generalized_dice, simple, ",
+        ),
         (["prepare", "data=3"], "data=3: no such choice; expected one of abdomenatlas, "),
         (["train", "labels=true"], "labels=true: no such choice; expected one of dataset, paper, "),
         (

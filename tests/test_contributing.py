@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 
 from lightning_dice.build import build_datamodule, build_label_choice, describe_network, settle
 from lightning_dice.config import config_folder
+from lightning_dice.losses import build_loss
 from tests.conftest import tiny_case, write_nifti
 
 ROOT = Path(__file__).parents[1]
@@ -21,7 +22,7 @@ FILES = {
         "name": "mine",
         "layout": {"images": "scans/*.nii", "labels": "truth/*.nii", "ids": {"liver": 3}, "highest": 7},
     },
-    "loss": {"_target_": "monai.losses.DiceFocalLoss", "softmax": True},
+    "loss": {"_target_": "monai.losses.DiceFocalLoss", "softmax": True, "to_onehot_y": True},
     "network": {"_target_": "monai.networks.nets.BasicUNet", "_classes_": "out_channels", "spatial_dims": 3},
 }
 
@@ -55,7 +56,8 @@ def test_a_data_set_is_one_file(config, tmp_path):
 
 
 def test_a_loss_is_one_file(config):
-    assert settle(config).loss._target_ == "monai.losses.DiceFocalLoss"
+    loss = build_loss(settle(config).loss)
+    assert loss(torch.zeros(1, 3, 2, 2, 2), torch.zeros(1, 2, 2, 2, dtype=torch.uint8)).isfinite()
 
 
 def test_a_network_is_one_file(config):

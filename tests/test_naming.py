@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from lightning_dice.build import settle
 from lightning_dice.config import config_folder, plain
 from lightning_dice.naming import flat, run_folder
 from tests.test_config import composed
@@ -124,6 +125,39 @@ def test_a_loss_of_the_users_own_goes_by_its_class_and_its_settings():
     config["loss"] = {"_target_": "my.module.MyLoss", "gamma": 2, "reduction": "mean"}
     told = "loss=my.module.MyLoss,lr=0.001,seed=0,loss.gamma=2,loss.reduction=mean"
     assert run_folder(config).name == told
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (["loss=dice_ce"], "dice_ce"),
+        (["loss=dice_ce", "loss.weighting=square"], "dice_ce,lr=0.01,seed=0,loss.weighting=square"),
+        (["loss=tversky", "loss.alpha=0.5"], "tversky,lr=0.01,seed=0,loss.alpha=0.5"),
+        (["loss=cross_entropy", "+loss.label_smoothing=0.1"], "cross_entropy,lr=0.01,seed=0,loss.label_smoothing=0.1"),
+        (["loss=focal", "+loss._target_format_=one_hot"], "focal,lr=0.01,seed=0,loss._target_format_=one_hot"),
+        (["loss=uniform", "loss._target_=torch.nn.CrossEntropyLoss"], "cross_entropy"),
+        (["loss=square", "loss._target_=torch.nn.CrossEntropyLoss"],
+         "cross_entropy,lr=0.01,seed=0,loss.weighting=square"),
+        (
+            ["loss=uniform", "loss._target_=monai.losses.DiceCELoss", "+loss.softmax=true", "+loss.to_onehot_y=true"],
+            "dice_ce",
+        ),
+        (  # not all that the file sets
+            ["loss=uniform", "loss._target_=monai.losses.TverskyLoss", "+loss.softmax=true", "+loss.to_onehot_y=true"],
+            "monai.losses.TverskyLoss,lr=0.01,seed=0,loss.softmax=true,loss.to_onehot_y=true",
+        ),
+        (["loss=uniform", "loss._target_=torch.nn.NLLLoss"], "torch.nn.NLLLoss"),
+        (["loss=sum"], "simple+cross_entropy"),
+        (
+            ["loss=sum", "loss@loss.first=focal", "loss@loss.second=square", "loss.second.smooth=1",
+             "loss.factors=[1,2]"],
+            "focal+square,lr=0.01,seed=0,loss.factors=[1,2],loss.second.smooth=1",
+        ),
+    ],
+)  # fmt: skip
+def test_another_loss_is_told_by_its_file_or_its_class_and_what_differs_from_it(asked, told):
+    config = settle(composed("train", "optim.lr=0.01", *asked))
+    assert run_folder(plain(config)).name == f"loss={told}{'' if ',lr=' in told else ',lr=0.01,seed=0'}"
 
 
 def test_close_rates_have_names_of_their_own():

@@ -45,6 +45,7 @@ REFUSED = {
     "+network._classes_=''": "expected the name of the constructor's argument for the number of classes",
     "+network._divisor_=0": COUNT,
     "+network._divisor_=two": COUNT,
+    "+loss._target_format_=voxels": "expected indices, channel or one_hot",
     "network._target_=''": "expected the dotted name of a class",
     "trainer.devices=2": "expected 1, or a GPU by its index",
     "trainer.devices=[0,1]": "expected 1, or a GPU by its index",

@@ -12,7 +12,7 @@ import pandas as pd
 
 from lightning_dice.data.labels import LabelSet, told_names
 from lightning_dice.errors import InputError
-from lightning_dice.naming import ABSENT, OUR_LOSS, TOLD_BY_FILE, file_name, flat, setting_text
+from lightning_dice.naming import ABSENT, OUR_LOSS, TOLD_BY_FILE, file_name, flat, setting_text, settings_of
 from lightning_dice.paper.published import CLASSES, LOSS_SETTINGS, ROWS, TABLE1, WEIGHTINGS
 from lightning_dice.paper.stored import StoredRun, read_run
 from lightning_dice.pictures.escaping import one_line
@@ -52,7 +52,7 @@ class Cell:
     """A weighting, or another loss, at a learning rate, and maybe with further settings; a run per seed.
 
     Attributes:
-        loss: the weighting; another loss goes by its class.
+        loss: the weighting, or the name of another loss.
         lr: initial learning rate.
         labels: the classes of all cells of the grid.
         variant: KEY=VALUE of the settings that differ from the preset; empty for the paper's own cells.
@@ -271,7 +271,7 @@ def _variant(name: FolderName, run: StoredRun) -> tuple[list[str], list[str]]:
     for key, text in told.items():
         value = settings.get(key, ABSENT)
         if key in TOLD_BY_FILE:
-            value = file_name(run.config, key, text)
+            value = file_name(key, settings_of(run.config, key), text)
         said = text if key == DIGEST else setting_text(value)
         variant.append(f"{key}={said}")
         lies += [] if _same(text, said) else [variant[-1]]

@@ -13,7 +13,7 @@ import pandas as pd
 
 from lightning_dice.data.labels import LabelSet
 from lightning_dice.errors import InputError
-from lightning_dice.naming import OUR_LOSS, loss_name
+from lightning_dice.naming import OUR_LOSS, SUM_LOSS, SUMMANDS, loss_name
 from lightning_dice.runs import SCORE_COLUMNS, Run, metric_columns, read_config, read_labels
 
 TEXTS = ("case", "name")  # columns of scores.csv that are no numbers
@@ -52,8 +52,8 @@ class StoredRun:
 
     @property
     def loss(self) -> str:
-        """The weighting of the package's own loss; another loss goes by its class."""
-        return loss_name(self.config)
+        """The weighting of the package's own loss, or another one's name."""
+        return loss_name(self.config["loss"])
 
     @property
     def lr(self) -> float:
@@ -114,13 +114,20 @@ def _config(run: Run) -> dict[str, Any]:
         is_kind = isinstance(value, kind) and not isinstance(value, bool)
         if not is_kind or (isinstance(value, float) and not math.isfinite(value)):
             raise _broken(run.config, f"{key}={value!r}: expected {'a text' if kind is str else 'a number'}")
-    target, weighting = _at(config, "loss._target_"), _at(config, "loss.weighting")
-    # A table's heads are LOSS, RATE, FURTHER SETTINGS, and the printed values join by them.
-    if target == OUR_LOSS and (not isinstance(weighting, str) or "," in weighting):
-        raise _broken(run.config, f"loss.weighting={weighting!r}: expected a weighting's name")
-    if "." not in target or "," in target:
-        raise _broken(run.config, f"loss._target_={target!r}: expected module.Class")
+    _check_loss(run, config, "loss")
     return config
+
+
+def _check_loss(run: Run, config: dict[str, Any], name: str) -> None:
+    """A table's heads are LOSS, RATE, FURTHER SETTINGS, and the printed values join by them."""
+    target, weighting = _at(config, f"{name}._target_"), _at(config, f"{name}.weighting")
+    if not isinstance(target, str) or "." not in target or "," in target:
+        raise _broken(run.config, f"{name}._target_={target!r}: expected module.Class")
+    if target == OUR_LOSS and (not isinstance(weighting, str) or "," in weighting):
+        raise _broken(run.config, f"{name}.weighting={weighting!r}: expected a weighting's name")
+    if target == SUM_LOSS:
+        for part in SUMMANDS:
+            _check_loss(run, config, f"{name}.{part}")
 
 
 def _read(reader: Callable[[Run], Any], run: Run, file: Path) -> Any:
