@@ -22,31 +22,30 @@ NOT_PART_OF_A_RUN = (
     "trainer.accelerator", "trainer.devices", "trainer.enable_progress_bar",
 )  # fmt: skip
 # The folders above a run's, and the first part of its own name, say these.
-SAID_ELSEWHERE = ("name", "data.name", "labels.name", "optim.lr", "seed")
+SAID_ELSEWHERE = ("name", "data.name", "labels.name", "optim.lr", "optim._partial_", "seed")
+FILED = ("network", "optim", "schedule")  # groups of which another choice is told by its file
 LONGEST = 200  # bytes of a folder's name; file systems take 255, and a rerun adds to it
 
 
 def loss_name(loss: dict[str, Any]) -> str:
-    """The weighting of the package's own loss, FIRST+SECOND of a sum; any other goes by its file in `conf/loss/`, or by
-    its class where no file is about it, or not all of a file's settings are given."""
+    """The weighting of the package's own loss, FIRST+SECOND of a sum; any other goes by its file, or by its class."""
     target = loss["_target_"]
     if target == OUR_LOSS:
         return loss["weighting"]
     if target == SUM_LOSS:
         return "+".join(loss_name(loss[part]) for part in SUMMANDS)
-    name = file_name("loss", loss, target)
-    return name if _files("loss").get(name, {}).keys() <= loss.keys() else target
+    return file_name("loss", loss)
 
 
-def file_name(group: str, settings: dict[str, Any], usual: str) -> str:
+def file_name(group: str, settings: dict[str, Any], usual: str | None = None) -> str:
     """The file in `conf/GROUP/` that a group's settings are those of, or differ least from, the usual one rather than
-    another such; a class that no file is about goes by its own name."""
-    own = flat(settings)
+    another such; a class that no file is about, or that lacks some of a file's settings, goes by its own name."""
     target: Any = settings.get("_target_")
+    own = flat(settings)
     differing = {
-        name: sum(own.get(key, "absent") != shipped.get(key, "absent") for key in own.keys() | shipped.keys())
-        for name, shipped in _files(group).items()
-        if shipped.get("_target_") == target
+        name: sum(own[key] != shipped.get(key, "absent") for key in own if key != "lr")
+        for name, shipped in ((name, flat(shipped)) for name, shipped in _files(group).items())
+        if shipped.get("_target_") == target and shipped.keys() <= own.keys()
     }
     return min(differing, key=lambda name: (differing[name], name != usual), default=target)
 
@@ -94,18 +93,22 @@ def setting_text(value: Any) -> str:
 
 
 def _variant(config: dict[str, Any]) -> list[str]:
-    """KEY=VALUE of each setting that is not the preset's; of another network its name, and what is not its file's."""
+    """KEY=VALUE of each setting that is not the preset's; of another network, optimiser or schedule its name, and what
+    is not its file's."""
     preset = _preset(config)
-    usual = file_name("network", preset["network"], "")
-    network = file_name("network", config["network"], usual)
-    if network != usual:
-        preset["network"] = {"_target_": config["network"]["_target_"]} | _files("network").get(network, {})
+    names = {}
+    for group in FILED:
+        usual = file_name(group, preset[group])
+        name = file_name(group, config[group], usual)
+        if name != usual:
+            names[group] = name
+            filed = {"_target_": config[group]["_target_"]} | _files(group).get(name, {})
+            preset[group] = plain(OmegaConf.create({"trainer": config["trainer"], group: filed}))[group]
     own, expected = flat(config), flat(preset)
     told = {
         key: value for key, value in own.items() if key not in SAID_ELSEWHERE and value != expected.get(key, "absent")
     }
-    if network != usual:
-        told["network"] = network
+    told |= names
     if config["labels"]["name"] != PAPERS:
         told["labels"] = config["labels"]["name"]
     return [f"{key}={setting_text(told[key])}" for key in sorted(told)]
@@ -113,9 +116,10 @@ def _variant(config: dict[str, Any]) -> list[str]:
 
 @cache
 def _files(group: str) -> dict[str, dict[str, Any]]:
-    """Settings of the files in `conf/GROUP/`, by name."""
+    """Settings of the files in `conf/GROUP/`, by name; what they take over from other groups as it stands there."""
     files = sorted((config_folder() / group).glob("*.yaml"))
-    return {file.stem: plain(OmegaConf.load(file)) for file in files}
+    settings: dict[str, Any] = {file.stem: OmegaConf.to_container(OmegaConf.load(file)) for file in files}
+    return settings
 
 
 def _named_loss(loss: dict[str, Any]) -> dict[str, Any]:
@@ -139,10 +143,12 @@ def _preset(config: dict[str, Any]) -> dict[str, Any]:
     else:
         with initialize_config_dir(str(conf), version_base="1.3"):
             composed = compose("train", overrides)
-    phantoms = composed.phantoms
+    phantoms, max_steps = composed.phantoms, composed.trainer.max_steps
     composed.phantoms = config["phantoms"]  # which the layout takes over
+    composed.trainer.max_steps = config["trainer"]["max_steps"]  # which a schedule does
     resolved: Any = OmegaConf.to_container(composed, resolve=True)
     preset: dict[str, Any] = resolved | {"phantoms": phantoms}
+    preset["trainer"]["max_steps"] = max_steps
     preset["loss"] = _named_loss(config["loss"])
     if not is_shipped:  # the layout belongs to the data set, which a folder is named after
         preset["data"]["layout"] = config["data"]["layout"]

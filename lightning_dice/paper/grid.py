@@ -12,7 +12,7 @@ import pandas as pd
 
 from lightning_dice.data.labels import LabelSet, told_names
 from lightning_dice.errors import InputError
-from lightning_dice.naming import OUR_LOSS, file_name, flat, setting_text
+from lightning_dice.naming import FILED, OUR_LOSS, file_name, flat, setting_text
 from lightning_dice.paper.published import CLASSES, LOSS_SETTINGS, ROWS, TABLE1, WEIGHTINGS
 from lightning_dice.paper.stored import StoredRun, read_run
 from lightning_dice.pictures.escaping import one_line
@@ -271,8 +271,8 @@ def _variant(name: FolderName, run: StoredRun) -> tuple[list[str], list[str]]:
     lies += [f"seed={run.seed}"] if run.seed != name.seed else []
     for key, text in told.items():
         value = settings.get(key, ABSENT)
-        if key == "network" and isinstance(network := run.config.get(key), dict):
-            value = file_name("network", network, text)
+        if key in FILED and isinstance(group := run.config.get(key), dict):
+            value = file_name(key, group, text)
         said = text if key == DIGEST else setting_text(value)
         variant.append(f"{key}={said}")
         lies += [] if _same(text, said) else [variant[-1]]
