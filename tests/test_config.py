@@ -154,7 +154,10 @@ def test_the_learning_rate_reaches_the_optimiser_and_any_module_is_a_loss(tmp_pa
             ["schedule._target_=torch.optim.lr_scheduler.ReduceLROnPlateau"],
             "schedule._target_=torch.optim.lr_scheduler.ReduceLROnPlateau: makes a ReduceLROnPlateau; expected a sched",
         ),
-        (["schedule._target_=collections.Counter"], "schedule._target_=collections.Counter: makes a Counter; expected"),
+        (
+            ["schedule._target_=builtins.repr"],
+            "schedule._target_=builtins.repr: makes a str; expected a schedule by iter",
+        ),
         (["optim=sgd", "optim.momentum=-1"], "optim: Invalid momentum"),
         (["optim.betas=[2,3]"], "optim: Invalid beta parameter"),
         (["+optim.momentum=1"], "optim: "),
