@@ -19,9 +19,10 @@ import torch
 from filelock import FileLock, Timeout
 from lightning_fabric import Fabric
 from omegaconf import DictConfig, open_dict
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from lightning_dice.callbacks.curves import CurvesLogger
 from lightning_dice.callbacks.overlays import OverlayPictures
@@ -33,7 +34,7 @@ from lightning_dice.data.datamodule import CTDataModule
 from lightning_dice.data.labels import LabelChoice, label_set
 from lightning_dice.errors import InputError
 from lightning_dice.losses import build_loss, taken_by_loss
-from lightning_dice.module import OptimizerFactory, SegmentationModule
+from lightning_dice.module import OptimizerFactory, ScheduleFactory, SegmentationModule
 from lightning_dice.network import channels_last
 from lightning_dice.objects import REFUSALS, instantiated, parameters, refusing, taken
 from lightning_dice.recipe import Recipe
@@ -58,7 +59,8 @@ def settle(config: DictConfig) -> DictConfig:
     `network._target_=…` their own values are left out for another class that does not take them.
 
     Raises:
-        InputError: what a loss, an optimiser or the trainer refuses; a setting that a loss or a network does not take.
+        InputError: what a loss, an optimiser, a schedule or the trainer refuses; a setting that a loss or a network
+            does not take.
     """
     config = config.copy()
     with open_dict(config):
@@ -66,7 +68,14 @@ def settle(config: DictConfig) -> DictConfig:
         config.network = taken(config.network, "network", "network/*.yaml")
     build_loss(config.loss)
     describe_network(config.network, classes=2)
-    refusing("optim", _build_optimizer(config), [nn.Parameter(torch.zeros(1))])
+    optimizer = refusing("optim", _build_optimizer(config), [nn.Parameter(torch.zeros(1))])
+    if schedule := _build_schedule(config.schedule):
+        made = refusing("schedule", schedule, optimizer)
+        if not isinstance(made, LRScheduler) or isinstance(made, ReduceLROnPlateau):  # which waits for a validation
+            raise InputError(
+                f"schedule._target_={config.schedule._target_}: makes a {type(made).__name__}; expected a schedule by "
+                "iterations, such as one of torch.optim.lr_scheduler"
+            )
     build_trainer(config, logger=False, devices=config.trainer.devices)
     return config
 
@@ -114,7 +123,8 @@ def build_module(config: DictConfig, data: CTDataModule) -> SegmentationModule:
     loss = build_loss(config.loss, data)
     recipe = Recipe(data.labels, data.preparation, data.spacing_mm, data.patch_size, description)
     optimizer = _build_optimizer(config)
-    return SegmentationModule(network, recipe, loss, optimizer, config.overlap, data.taught, config.compile)
+    schedule = _build_schedule(config.schedule)
+    return SegmentationModule(network, recipe, loss, optimizer, config.overlap, data.taught, config.compile, schedule)
 
 
 def describe_network(config: DictConfig, classes: int) -> dict[str, Any]:
@@ -150,6 +160,19 @@ def _build_optimizer(config: DictConfig) -> OptimizerFactory:
     return factory
 
 
+def _build_schedule(config: DictConfig) -> ScheduleFactory | None:
+    """None where there is none.
+
+    Raises:
+        InputError: arguments without a schedule.
+    """
+    if config._target_ is not None:
+        return instantiated(config, "schedule", _partial_=True)
+    if left_over := [f"schedule.{key}={value}" for key, value in plain(config).items() if key != "_target_"]:
+        raise InputError(f"{', '.join(left_over)}: no schedule takes it; add schedule._target_=… or one by its name")
+    return None
+
+
 def build_trainer(config: DictConfig, callbacks: Sequence[pl.Callback] = (), **settings: Any) -> pl.Trainer:
     """The trainer of the configuration, with its precision chosen for the device; `settings` go to it as they are.
 
@@ -179,6 +202,8 @@ def build_training(
     if data.split.validation:
         where: dict[str, Any] = {"dirpath": run.checkpoints, "filename": run.best.stem, "enable_version_counter": False}
         callbacks.append(ModelCheckpoint(monitor="val/dice", mode="max", **where))
+    if config.schedule._target_ is not None:
+        callbacks.append(LearningRateMonitor("step"))
     if config.trainer.enable_progress_bar:
         callbacks.append(ProgressBar(run.folder.name, times))
     board = TensorBoardLogger(run.tensorboard, name="", version="", default_hp_metric=False, purge_step=step + 1)

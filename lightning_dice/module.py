@@ -5,7 +5,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_dice.data.patches import Batch
 from lightning_dice.errors import InputError
@@ -16,6 +18,7 @@ from lightning_dice.recipe import CHECKPOINT_KEY, Recipe
 
 DIVERGED = "the last checkpoint is from before; try a lower optim.lr, or trainer.precision=32-true"
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+ScheduleFactory = Callable[[torch.optim.Optimizer], LRScheduler]
 
 
 class SegmentationModule(pl.LightningModule):
@@ -38,6 +41,7 @@ class SegmentationModule(pl.LightningModule):
         overlap: of the sliding window.
         taught: those of the recipe's classes that the data annotate, in its order; all by default.
         compiles: training calls the network through `torch.compile`.
+        schedule: makes the schedule of the learning rate from the optimiser, stepped by iterations; None is none.
     """
 
     _indices: Tensor  # buffers
@@ -52,6 +56,7 @@ class SegmentationModule(pl.LightningModule):
         overlap: float = 0.0,
         taught: Sequence[str] | None = None,
         compiles: bool = False,
+        schedule: ScheduleFactory | None = None,
     ):
         super().__init__()
         self.network = network
@@ -60,6 +65,7 @@ class SegmentationModule(pl.LightningModule):
         self.optimizer: Any = optimizer
         self.overlap = overlap
         self.compiles = compiles
+        self.schedule = schedule
         self._train: Callable[[Tensor], Tensor] = self.forward
         self.taught = recipe.labels.names if taught is None else tuple(taught)
         indices, places = recipe.labels.indices(self.taught), recipe.labels.places(self.taught)
@@ -71,8 +77,11 @@ class SegmentationModule(pl.LightningModule):
         self._cases: list[list[str]] = []
         self._random: list[Tensor] = []  # states of torch's generators to go on from
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return self.optimizer(self.network.parameters())
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer: torch.optim.Optimizer = self.optimizer(self.network.parameters())
+        if self.schedule is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.schedule(optimizer), "interval": "step"}}
 
     def forward(self, image: Tensor) -> Tensor:
         return self.network(image)

@@ -23,35 +23,38 @@ NOT_PART_OF_A_RUN = (
 )  # fmt: skip
 NEWER = ("init_from",)  # null is as good as absent, as it is in runs of before
 # Groups of which a run's name says the file that the settings are those of, and where these stand.
-TOLD_BY_FILE = {"network": ("network",), "transform": ("data", "transform")}
+TOLD_BY_FILE = {
+    "network": ("network",), "optim": ("optim",), "schedule": ("schedule",), "transform": ("data", "transform"),
+}  # fmt: skip
+COMPOSED = "torchio.Compose"  # of which one can leave parts out
 ABSENT = "absent"
 # The folders above a run's, and the first part of its own name, say these.
-SAID_ELSEWHERE = ("name", "data.name", "labels.name", "optim.lr", "seed")
+SAID_ELSEWHERE = ("name", "data.name", "labels.name", "optim.lr", "optim._partial_", "seed")
 LONGEST = 200  # bytes of a folder's name; file systems take 255, and a rerun adds to it
 
 
 def loss_name(loss: dict[str, Any]) -> str:
-    """The weighting of the package's own loss, FIRST+SECOND of a sum; any other goes by its file in `conf/loss/`, or by
-    its class where no file is about it, or not all of a file's settings are given."""
+    """The weighting of the package's own loss, FIRST+SECOND of a sum; any other goes by its file, or by its class."""
     target = loss["_target_"]
     if target == OUR_LOSS:
         return loss["weighting"]
     if target == SUM_LOSS:
         return "+".join(loss_name(loss[part]) for part in SUMMANDS)
-    name = file_name("loss", loss, target)
-    return name if _files("loss").get(name, {}).keys() <= loss.keys() else target
+    return file_name("loss", loss)
 
 
-def file_name(group: str, settings: Any, usual: str) -> Any:
+def file_name(group: str, settings: Any, usual: str | None = None) -> Any:
     """The file in `conf/GROUP/` that a group's settings are those of, or differ least from, the usual one rather than
-    another such. A class that no file is about goes by its own name, and what are no settings as it is."""
+    another such. A class that no file is about, or that lacks some of a file's settings, goes by its own name, and what
+    are no settings as it is."""
     if not isinstance(settings, dict):
         return "none" if settings is None else settings
     own, target = flat(settings), settings.get("_target_")
+    files = {name: flat(file) for name, file in _files(group).items() if file.get("_target_") == target}
     differing = {
-        name: sum(own.get(key, ABSENT) != shipped.get(key, ABSENT) for key in own.keys() | shipped.keys())
-        for name, shipped in ((name, flat(file)) for name, file in _files(group).items())
-        if shipped.get("_target_") == target and (len(shipped) == 1 or len(own.keys() & shipped.keys()) > 1)
+        name: sum(own.get(key, ABSENT) != file.get(key, ABSENT) for key in own.keys() | file.keys() if key != "lr")
+        for name, file in files.items()
+        if file.keys() <= own.keys() or (target == COMPOSED and len(own.keys() & file.keys()) > 1)
     }
     return min(differing, key=lambda name: (differing[name], name != usual), default=target)
 
@@ -108,16 +111,17 @@ def setting_text(value: Any) -> str:
 
 
 def _variant(config: dict[str, Any]) -> list[str]:
-    """KEY=VALUE of each setting that is not the preset's; of another network or transform its name, and what is not its
-    file's."""
+    """KEY=VALUE of each setting that is not the preset's; of another network, optimiser, schedule or transform its
+    name, and what is not its file's."""
     preset = _preset(config)
     chosen: dict[str, Any] = {}
     for group, place in TOLD_BY_FILE.items():
-        usual = file_name(group, settings_of(preset, group), "")
+        usual = file_name(group, settings_of(preset, group))
         if (name := file_name(group, settings_of(config, group), usual)) != usual:
             *parents, key = place
             own, expected = (reduce(dict.__getitem__, parents, part) for part in (config, preset))
-            expected[key] = own[key] and {"_target_": own[key]["_target_"]} | _files(group).get(name, {})
+            filed = own[key] and {"_target_": own[key]["_target_"]} | _files(group).get(name, {})
+            expected[key] = plain(OmegaConf.create({"trainer": config["trainer"], group: filed}))[group]
             chosen |= {group: name} | _left_out(expected[key], own[key], ".".join(place))
     settings, usual_settings = flat(config), flat(preset)
     told = chosen | {
@@ -142,9 +146,10 @@ def _left_out(expected: Any, own: Any, name: str) -> dict[str, str]:
 
 @cache
 def _files(group: str) -> dict[str, dict[str, Any]]:
-    """Settings of the files in `conf/GROUP/`, by name."""
+    """Settings of the files in `conf/GROUP/`, by name; what they take over from other groups as it stands there."""
     files = sorted((config_folder() / group).glob("*.yaml"))
-    return {file.stem: plain(OmegaConf.load(file)) for file in files}
+    settings: dict[str, Any] = {file.stem: OmegaConf.to_container(OmegaConf.load(file)) for file in files}
+    return settings
 
 
 def _named_loss(loss: dict[str, Any]) -> dict[str, Any]:
@@ -168,10 +173,12 @@ def _preset(config: dict[str, Any]) -> dict[str, Any]:
     else:
         with initialize_config_dir(str(conf), version_base="1.3"):
             composed = compose("train", overrides)
-    phantoms = composed.phantoms
+    phantoms, max_steps = composed.phantoms, composed.trainer.max_steps
     composed.phantoms = config["phantoms"]  # which the layout takes over
+    composed.trainer.max_steps = config["trainer"]["max_steps"]  # which a schedule does
     resolved: Any = OmegaConf.to_container(composed, resolve=True)
     preset: dict[str, Any] = resolved | {"phantoms": phantoms}
+    preset["trainer"]["max_steps"] = max_steps
     preset["loss"] = _named_loss(config["loss"])
     if not is_shipped:  # the layout belongs to the data set, which a folder is named after
         preset["data"]["layout"] = config["data"]["layout"]

@@ -69,6 +69,16 @@ class Optimizer(OpenSettings):
     lr: Positive
 
 
+class Schedule(BaseModel):
+    """The arguments of a schedule, which a user may exchange."""
+
+    model_config = ConfigDict(extra="allow")
+
+    target: Annotated[
+        str | None, Field(alias="_target_", min_length=1, description="the dotted name of a class, or null for none")
+    ]
+
+
 class LayoutSettings(OpenSettings):
     """What the package's own layouts take; one of the user's may take more."""
 
@@ -189,6 +199,7 @@ class TrainSettings(Settings):
     network: NetworkSettings
     loss: LossSettings
     optim: Optimizer
+    schedule: Schedule
     trainer: TrainerSettings
     init_from: Annotated[Text | None, Field(description="the file of a checkpoint, or null")]
     overlap: Share

@@ -32,7 +32,8 @@ def names(group: str) -> list[str]:
 def test_a_checkout_finds_its_configuration():
     assert Path(__file__).parents[1] / "conf" == CONF
     assert {path.name for path in CONF.iterdir() if path.is_dir()} == {
-        "data", "experiment", "hydra", "labels", "loss", "network", "optim", "report", "sweep", "trainer", "transform",
+        "data", "experiment", "hydra", "labels", "loss", "network", "optim", "report", "schedule", "sweep",
+        "trainer", "transform",
     }  # fmt: skip
 
 
@@ -76,6 +77,7 @@ def test_the_defaults_are_the_papers_and_spelled_out():
     assert config.data.preparation.window_hu == [-500, 500]
     assert composed("train", "data=nnunet", "data.root=x").data.preparation.factor == 4
     assert config.trainer.get("gradient_clip_val") is None
+    assert plain(config)["schedule"] == {"_target_": None}
 
 
 def test_the_three_losses_differ_in_one_line():
@@ -141,6 +143,22 @@ def test_the_learning_rate_reaches_the_optimiser_and_any_module_is_a_loss(tmp_pa
             ["network.levels=2", "network._target_=torch.nn.Conv3d", "+network._classes_=out_channels"],
             "network.levels=2: torch.nn.Conv3d does not take it; expected one of in_channels, out_channels",
         ),
+        (["schedule=poly", "+schedule.gamma=1"], "schedule: "),
+        (["+schedule.gamma=1"], "schedule.gamma=1: no schedule takes it; add schedule._target_=… or one by its name"),
+        (
+            ["schedule=warmup_poly", "schedule.warmup=1"],
+            "schedule: warmup=1: expected a share above 0 that leaves",
+        ),
+        (["schedule._target_=no.such"], "schedule: "),
+        (
+            ["schedule._target_=torch.optim.lr_scheduler.ReduceLROnPlateau"],
+            "schedule._target_=torch.optim.lr_scheduler.ReduceLROnPlateau: makes a ReduceLROnPlateau; expected a sched",
+        ),
+        (
+            ["schedule._target_=builtins.repr"],
+            "schedule._target_=builtins.repr: makes a str; expected a schedule by iter",
+        ),
+        (["optim=sgd", "optim.momentum=-1"], "optim: Invalid momentum"),
         (["optim.betas=[2,3]"], "optim: Invalid beta parameter"),
         (["+optim.momentum=1"], "optim: "),
         (["trainer.accelerator=gpu"], "trainer: "),

@@ -39,8 +39,15 @@ def test_what_an_experiment_sets_is_said_by_its_name(preset, data):
         ("loss.normalize=mean", "loss.normalize=mean"),
         ("optim.eps=1e-12", "optim.eps=1e-12"),
         ("optim.betas=[0.8,0.999]", "optim.betas=[0.8,0.999]"),
-        ("optim._target_=torch.optim.NAdam", "optim._target_=torch.optim.NAdam"),
-        ("+optim.amsgrad=true", "optim.amsgrad=true"),
+        (
+            "optim._target_=torch.optim.NAdam",
+            "optim=torch.optim.NAdam,optim.betas=[0.9,0.999],optim.eps=1e-08",
+        ),
+        ("+optim.amsgrad=true", "optim=amsgrad"),
+        ("+optim.weight_decay=0.1", "optim.weight_decay=0.1"),
+        ("schedule=poly", "schedule=poly"),
+        ("schedule=warmup_poly", "schedule=warmup_poly"),
+        ("schedule._target_=torch.optim.lr_scheduler.ExponentialLR", "schedule=torch.optim.lr_scheduler.ExponentialLR"),
         ("network.base_channels=16", "network.base_channels=16"),
         ("network.base_channels=8", "network=unet3d_narrow"),
         ("network=segresnet", "network=segresnet"),
@@ -70,6 +77,20 @@ def test_what_an_experiment_sets_is_said_by_its_name(preset, data):
 )
 def test_what_differs_is_told(override, told):
     assert name(override) == f"{CELL},{told}"
+
+
+def test_another_optimiser_and_schedule_are_told_by_their_files_and_what_differs_from_them():
+    assert name("optim=sgd", "optim.lr=0.01", "optim.momentum=0.9") == f"{CELL},optim=sgd,optim.momentum=0.9"
+    asked = ["schedule=cosine", "schedule.eta_min=1e-5", "trainer.max_steps=20"]
+    assert name(*asked) == f"{CELL},schedule=cosine,schedule.eta_min=1e-05,trainer.max_steps=20"
+    asked = ["schedule=poly", "schedule.total_iters=30", "experiment=demo", "seed=0"]
+    assert name(*asked) == f"{CELL},schedule=poly,schedule.total_iters=30"
+
+
+def test_several_swaps_are_told_together():
+    asked = ["loss=dice_ce", "loss.weighting=simple", "optim=sgd", "schedule=cosine", "network=segresnet"]
+    told = "loss=dice_ce,lr=0.01,seed=0,loss.weighting=simple,network=segresnet,optim=sgd,schedule=cosine"
+    assert name(*asked) == told
 
 
 def test_another_network_is_told_by_its_file_and_what_differs_from_it():

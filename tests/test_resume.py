@@ -126,6 +126,19 @@ def test_a_run_broken_off_anywhere_ends_the_same(place, times, whole, nnunet_roo
     assert len(read_json(run.environment)["sessions"]) == 2 or place == "training 0"
 
 
+@pytest.mark.parametrize("schedule", ["poly", "cosine", "warmup_poly"])
+def test_a_schedule_goes_on_where_it_was(schedule, nnunet_root, tmp_path, broken_off):
+    asked = [f"schedule={schedule}", "optim=sgd", "optim.lr=0.01", "data.num_workers=0"]
+    whole = train(settings(tmp_path / "whole", nnunet_root, *asked))
+    BreaksOff.place = "training 3"
+    config = settings(tmp_path / "broken", nnunet_root, *asked)
+    with pytest.raises(RuntimeError, match="pulled the plug"):
+        train(config)
+    run = train(config)
+    assert read_json(run.environment)["sessions"][-1]["from_step"] == STEPS // 2
+    assert_same(run, whole)
+
+
 def test_batches_of_an_iteration_are_counted_through(whole, nnunet_root, tmp_path):
     """Two batches an iteration are those of twice as many iterations, each drawn once, with a point per iteration."""
     table = pd.read_csv(whole[2].metrics)

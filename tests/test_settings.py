@@ -47,6 +47,7 @@ REFUSED = {
     "+network._divisor_=two": COUNT,
     "+loss._target_format_=voxels": "expected indices, channel or one_hot",
     "network._target_=''": "expected the dotted name of a class",
+    "schedule._target_=''": "expected the dotted name of a class, or null",
     "trainer.devices=2": "expected 1, or a GPU by its index",
     "trainer.devices=[0,1]": "expected 1, or a GPU by its index",
     "trainer.devices=auto": "expected 1, or a GPU by its index",

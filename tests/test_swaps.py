@@ -4,11 +4,15 @@ import math
 
 import pandas as pd
 import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from lightning_dice.build import build_module, settle
+from lightning_dice.checkpoints import read_checkpoint
 from lightning_dice.errors import InputError
 from lightning_dice.runs import read_json
 from lightning_dice.train import train
-from tests.test_config import names
+from tests.test_config import composed, names, with_one_case
 from tests.test_losses import Strange
 from tests.test_train import config_of
 
@@ -54,3 +58,75 @@ def test_a_loss_that_gives_no_number_leaves_no_run(nnunet_root, tmp_path):
     with pytest.raises(InputError, match=r"Strange: gives a tensor of shape \(1, 16, 16, 16\); expected a finite scal"):
         trained(tmp_path, nnunet_root, *asked)
     assert not list(tmp_path.rglob("config.yaml"))
+
+
+def rates(run) -> list[float]:
+    """Of each iteration, from TensorBoard."""
+    events = EventAccumulator(str(run.tensorboard)).Reload()
+    (tag,) = [tag for tag in events.Tags()["scalars"] if tag.startswith("lr-")]
+    logged = events.Scalars(tag)
+    assert [event.step for event in logged] == list(range(len(logged)))
+    return [event.value for event in logged]
+
+
+KINDS = {
+    "adam": (torch.optim.Adam, {"amsgrad": False, "weight_decay": 0, "lr": 0.001}),
+    "amsgrad": (torch.optim.Adam, {"amsgrad": True, "weight_decay": 0, "lr": 0.001}),
+    "adamw": (torch.optim.AdamW, {"amsgrad": False, "weight_decay": 0.01, "lr": 0.001}),
+    "sgd": (torch.optim.SGD, {"momentum": 0.99, "nesterov": True, "weight_decay": 3e-5, "lr": 0.001}),
+}
+
+
+@pytest.mark.parametrize("optim", names("optim"))
+def test_every_shipped_optimiser_trains(optim, nnunet_root, tmp_path):
+    config = settle(composed("train", f"optim={optim}", "network.base_channels=2"))
+    made = build_module(config, with_one_case(config)).configure_optimizers()
+    kind, defaults = KINDS[optim]
+    assert type(made) is kind
+    assert {key: made.defaults[key] for key in defaults} == defaults
+    run = trained(tmp_path, nnunet_root, f"optim={optim}", "optim.lr=0.01")
+    check_points(run)
+    assert (f",optim={optim}" in run.folder.name) == (optim != "adam")
+
+
+RATES = {  # of eight iterations from 0.01, by hand
+    "poly": [0.01 * (1 - t / 8) ** 0.9 for t in range(8)],
+    "cosine": [0.005 * (1 + math.cos(math.pi * t / 8)) for t in range(8)],
+    "warmup_poly": [0.001, 0.0055, *(0.01 * (1 - t / 6) ** 0.9 for t in range(6))],
+}
+
+
+@pytest.mark.parametrize("schedule", RATES)
+def test_every_shipped_schedule_steps_once_an_iteration(schedule, nnunet_root, tmp_path):
+    asked = [f"schedule={schedule}", "trainer.max_steps=8", "trainer.val_check_interval=8"]
+    asked += ["schedule.warmup=0.25"] if schedule == "warmup_poly" else []
+    run = trained(tmp_path, nnunet_root, *asked)
+    assert rates(run) == pytest.approx(RATES[schedule], rel=1e-5)
+    check_points(run)
+    points = pd.read_csv(run.metrics)
+    assert points.drop(columns="step").notna().any(axis=1).all()  # the rates make no points of their own
+
+
+def test_an_iteration_of_several_batches_is_one_step_of_the_schedule(nnunet_root, tmp_path):
+    run = trained(tmp_path, nnunet_root, "schedule=poly", "+trainer.accumulate_grad_batches=2")
+    (state,) = read_checkpoint(run.last)["lr_schedulers"]
+    assert state["last_epoch"] == 2
+
+
+def test_without_a_schedule_there_is_none(nnunet_root, tmp_path):
+    assert set(names("schedule")) == {"constant", *RATES}
+    run = trained(tmp_path, nnunet_root)
+    assert read_checkpoint(run.last)["lr_schedulers"] == []
+    events = EventAccumulator(str(run.tensorboard)).Reload()
+    assert not [tag for tag in events.Tags()["scalars"] if tag.startswith("lr")]
+    assert "schedule" not in run.folder.name
+
+
+def test_several_at_once(nnunet_root, tmp_path):
+    asked = ["loss=dice_ce", "loss.weighting=simple", "optim=sgd", "optim.lr=0.02", "schedule=cosine"]
+    run = trained(tmp_path, nnunet_root, *asked, "network.levels=2", "overlap=0.5")
+    check_points(run)
+    assert run.folder.name.startswith("loss=dice_ce,lr=0.02,seed=0,")
+    (optimizer,) = read_checkpoint(run.last)["optimizer_states"]
+    assert "momentum_buffer" in optimizer["state"][0]
+    assert optimizer["param_groups"][0]["lr"] == pytest.approx(0)  # at the end of the cosine

@@ -4,12 +4,12 @@ from typing import Any
 
 from pytorch_lightning.loggers.logger import Logger
 
-from lightning_dice.runs import Run
+from lightning_dice.runs import STAGES, Run
 from lightning_dice.sessions import append_metrics
 
 
 class CurvesLogger(Logger):
-    """Appends what the module logs to the run's `metrics.csv`."""
+    """Appends what the module logs to the run's `metrics.csv`; what others log, as learning rates, is not."""
 
     name = "metrics.csv"
     version = None
@@ -20,7 +20,8 @@ class CurvesLogger(Logger):
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         assert step is not None  # the module tells it
-        append_metrics(self.run, step, metrics)
+        if any(key.startswith(tuple(f"{stage}/" for stage in STAGES)) for key in metrics):
+            append_metrics(self.run, step, metrics)
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: the run has its config.yaml."""
