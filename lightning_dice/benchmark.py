@@ -47,12 +47,14 @@ def benchmark(config: DictConfig) -> dict[str, Any]:
     data.check_patches()
     module = build_module(config, data)
     fabric = build_fabric(config.trainer.accelerator, config.trainer.precision)
+    # Whole turns of the transformed volumes, of which each serves so many batches.
+    batches = BATCHES if data.transform is None else config.steps * data.samples_per_volume
     product, flop_of_product = workloads.matrix_product(fabric)
     works = {
         "iteration, data in memory": (workloads.training_in_memory(module, data, fabric), config.steps),
         "network alone": (workloads.network_alone(module, data, fabric), config.steps),
         "matrix product": (product, config.steps),
-        "batch from the store": (workloads.store_patches(data), BATCHES),
+        "batch from the store": (workloads.store_patches(data), batches),
         "volume": (workloads.our_inference(module, data, fabric, config.overlap), 1),
         "volume, network alone": (workloads.network_on_windows(module, data, fabric, config.overlap), 1),
     }

@@ -170,8 +170,8 @@ def volume_voxels(data: CTDataModule) -> int:
 
 
 def _queue(data: CTDataModule) -> PatchQueue:
-    cases = [data.cases[i] for i in data.split.train]
-    return PatchQueue(cases, tio.UniformSampler(data.patch_size), data.batch_size, data.seed)
+    cases, sampler = [data.cases[i] for i in data.split.train], tio.UniformSampler(data.patch_size)
+    return PatchQueue(cases, sampler, data.batch_size, data.seed, data.samples_per_volume, data.transform)
 
 
 def _batches_in_memory(module: SegmentationModule, data: CTDataModule, fabric: Fabric) -> Iterator[Batch]:

@@ -14,11 +14,15 @@ from lightning_dice.data.layouts.nnunet import nnunet_cases
 from lightning_dice.data.patches import PreparedSubjects
 from lightning_dice.data.volumes import Preparation
 from lightning_dice.errors import InputError
+from lightning_dice.evaluate import evaluate
 from lightning_dice.settings import TrainSettings
+from lightning_dice.train import train
 from lightning_dice.validation import checked
 from tests.conftest import NAMES
 from tests.test_config import composed, names
 from tests.test_patches import batches, cases, make_queue, same  # noqa: F401 (a fixture)
+from tests.test_train import composed as run_composed
+from tests.test_train import config_of
 
 SHIPPED = [name for name in names("transform") if name != "none"]
 
@@ -186,3 +190,10 @@ def test_a_transform_without_a_class_is_refused():
 def test_a_transform_of_the_command_line_gets_plain_lists():
     made = build_datamodule(composed("train", "data.transform={_target_: torchio.RandomAffine,scales: [0.9,1.1]}"))
     assert made.transform.scales == (0.9, 1.1) * 3
+
+
+def test_a_run_with_a_transform_is_trained_and_evaluated(nnunet_root, tmp_path):
+    warnings.filterwarnings("ignore", message="The maximum displacement is larger than the coarse grid spacing")
+    run = train(config_of(tmp_path, nnunet_root, "transform=strong", "data.num_workers=1", "trainer.max_steps=2"))
+    scored = evaluate(run_composed("evaluate", tmp_path, f"run='{run.folder}'", "trainer.precision=32-true"))
+    assert scored.scores.read_bytes() == run.scores.read_bytes()
