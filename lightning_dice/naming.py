@@ -165,7 +165,9 @@ def _preset(config: dict[str, Any]) -> dict[str, Any]:
     conf, data = config_folder(), str(config["data"]["name"])
     is_shipped = (conf / "data" / f"{data}.yaml").is_file()
     overrides = [f"experiment={config['preset']}", f"data={data if is_shipped else 'nnunet'}", f"seed={config['seed']}"]
-    labels = str(config["labels"]["name"])
+    loss, labels = loss_name(config["loss"]), str(config["labels"]["name"])
+    if has_shipped_loss := loss in _files("loss"):
+        overrides.append(f"loss={loss}")
     if has_shipped_labels := (conf / "labels" / f"{labels}.yaml").is_file():
         overrides.append(f"labels={labels}")
     if GlobalHydra.instance().is_initialized():
@@ -179,7 +181,8 @@ def _preset(config: dict[str, Any]) -> dict[str, Any]:
     resolved: Any = OmegaConf.to_container(composed, resolve=True)
     preset: dict[str, Any] = resolved | {"phantoms": phantoms}
     preset["trainer"]["max_steps"] = max_steps
-    preset["loss"] = _named_loss(config["loss"])
+    if not has_shipped_loss:
+        preset["loss"] = _named_loss(config["loss"])
     if not is_shipped:  # the layout belongs to the data set, which a folder is named after
         preset["data"]["layout"] = config["data"]["layout"]
     if not has_shipped_labels:

@@ -232,6 +232,17 @@ def test_what_all_runs_have_in_common_makes_no_cell_another(tmp_path):
     assert set(cells_of(tmp_path / "other")) == {"uniform, 0.01, loss.smooth=0.5", "simple, 0.01, loss.smooth=0.5"}
 
 
+@pytest.mark.parametrize("swap", ["optim=sgd", "schedule=poly"])
+def test_another_optimiser_or_schedule_of_all_runs_makes_no_cell_the_papers(tmp_path, swap):
+    for loss in ("uniform", "simple"):
+        config = plain(composed("train", f"loss={loss}", "optim.lr=0.01", swap))
+        run = write_run(tmp_path, loss, 0.01, FIFTY, folder=run_folder(config).name)
+        OmegaConf.save(OmegaConf.create(config), run.config)
+    cells = cells_of(tmp_path)
+    assert set(cells) == {f"uniform, 0.01, {swap}", f"simple, 0.01, {swap}"}
+    assert not any(cell.printed for cell in cells.values())
+
+
 def test_rates_that_look_alike_are_two_cells(tmp_path):
     write_run(tmp_path, "simple", 0.01, FIFTY)
     write_run(tmp_path, "simple", 0.0100000001, FIFTY, folder="loss=simple,lr=0.0100000001,seed=0")

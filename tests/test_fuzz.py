@@ -45,7 +45,7 @@ WEIRD = [
 TOO_MUCH = {("data.num_workers", "3"), ("rerun", "true"), ("compile", "true")}
 NEW = ["+scheduler", "+ckpt_path", "+trainer.strategy", "+trainer.callbacks", "+trainer.accumulate_grad_batches",
        "+trainer.gradient_clip_val", "+trainer.limit_test_batches", "+trainer.max_epochs", "+loss.gamma",
-       "+optim.amsgrad",
+       "+optim.amsgrad", "+loss._target_format_", "+schedule.power",
        "+data.layout.x"]  # fmt: skip
 KEYS = sorted(set(flat(plain(composed("train", "experiment=smoke")))) - {"data.layout._target_"})
 FUZZ = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), database=None)

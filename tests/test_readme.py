@@ -11,8 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lightning_dice.config import plain
+from lightning_dice.naming import run_folder
 from tests.conftest import NAMES, tiny_case, write_nifti, write_nnunet
 from tests.ct_series import write_series
+from tests.test_config import composed
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 JOINED = README.replace("\\\n", " ")
@@ -99,6 +102,19 @@ def test_pictures_and_files_that_readme_shows_are_there():
     links = re.findall(r"\]\((?!https?:|#)([^)]+)\)", README)
     assert len(links) >= 3
     assert all((Path(__file__).parents[1] / link).is_file() for link in links)
+
+
+def test_the_table_of_swaps_names_all_that_is_shipped():
+    (table,) = re.findall(r"### Swap\n\n(.*?)\n\n", README, re.DOTALL)
+    rows = dict(re.findall(r"^\| `([\w.]+)=` \| (.*)$", table, re.MULTILINE))
+    assert list(rows) == ["loss", "loss.weighting", "optim", "schedule", "network"]
+    papers = {"uniform", "simple", "square", "adam", "constant", "unet3d", "unet3d_narrow", "unet3d_tiny"}
+    conf = Path(__file__).parents[1] / "conf"
+    for group in ("loss", "optim", "schedule", "network"):
+        shipped = {path.stem for path in (conf / group).glob("*.yaml")} - papers
+        assert set(re.findall(r"`(\w+)`", rows[group].split(" | ")[0])) == shipped
+    (typed, folder) = re.findall(r"`(loss=dice_ce[^`]+)`", README)
+    assert run_folder(plain(composed("train", *typed.split()))).name == folder
 
 
 def test_every_file_of_the_package_is_on_readmes_map():

@@ -42,6 +42,11 @@ DAMAGES = [
     ("config.yaml", keys(max_steps="  max_steps: true\n"), "trainer.max_steps=True: expected a number"),
     ("config.yaml", keys(weighting=""), "loss.weighting=None: expected a weighting's name"),
     ("config.yaml", keys(_target_="  _target_: uniform\n"), "loss._target_='uniform': expected module.Class"),
+    (
+        "config.yaml",
+        keys(_target_="  _target_: lightning_dice.losses.SumLoss\n"),
+        "loss.first._target_=None: expected module.Class",
+    ),
     ("environment.json", "", "empty"),
     ("environment.json", "{", "not JSON"),
     ("environment.json", "[" * 100_000, "not JSON"),

@@ -151,8 +151,9 @@ def read_grid(folder: Path | str) -> Grid:
 
     A run belongs to the cell that its configuration describes; a folder's name that says otherwise is remarked upon.
     Further settings come from the name, which alone tells them from the preset's; what all runs have in common, besides
-    settings of loss and optimiser, is the experiment's, and makes no cell another. Of several runs of one cell and
-    seed, which `rerun=true` leaves, the last finished one counts. Runs of other classes than most are left out.
+    settings of loss, optimiser and schedule, is the experiment's, and makes no cell another. Of several runs of one
+    cell and seed, which `rerun=true` leaves, the last finished one counts. Runs of other classes than most are left
+    out.
 
     Raises:
         InputError: no such folder, or no run in it that can be read.
@@ -210,11 +211,10 @@ def _most_common_labels(runs: Sequence[StoredRun]) -> LabelSet:
 
 
 def _common(keys: Sequence[Key]) -> list[str]:
-    """The KEY=VALUE that all have, but for those of loss and optimiser, which are what cells are about."""
+    """The KEY=VALUE that all have, but for those of loss, optimiser and schedule, which are what cells are about."""
     first, *others = (variant for _, _, variant in keys)
-    return [
-        part for part in first if not part.startswith(("loss.", "optim.")) and all(part in other for other in others)
-    ]
+    own = re.compile(r"(loss|optim|schedule)[.=]")
+    return [part for part in first if not own.match(part) and all(part in other for other in others)]
 
 
 def differing(a: StoredRun, b: StoredRun, ignored: Sequence[str] = ()) -> list[str]:
