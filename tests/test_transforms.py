@@ -10,6 +10,7 @@ import torchio as tio
 from lightning_dice.build import build_datamodule
 from lightning_dice.config import plain
 from lightning_dice.data.datamodule import CTDataModule
+from lightning_dice.data.labels import LabelChoice
 from lightning_dice.data.layouts.nnunet import nnunet_cases
 from lightning_dice.data.patches import PreparedSubjects
 from lightning_dice.data.volumes import Preparation
@@ -18,7 +19,7 @@ from lightning_dice.evaluate import evaluate
 from lightning_dice.settings import TrainSettings
 from lightning_dice.train import train
 from lightning_dice.validation import checked
-from tests.conftest import NAMES
+from tests.conftest import NAMES, PAPER
 from tests.test_config import composed, names
 from tests.test_patches import batches, cases, make_queue, same  # noqa: F401 (a fixture)
 from tests.test_train import composed as run_composed
@@ -159,8 +160,8 @@ def test_what_a_transform_breaks_is_told_in_one_line(cases, kind, workers):  # n
 @pytest.mark.parametrize("kind", BROKEN)
 def test_it_is_told_before_the_training(nnunet_root, tmp_path, kind):
     data = CTDataModule(
-        "some", nnunet_cases, nnunet_root, tmp_path, Preparation(factor=1), test=0, patch_size=16,
-        transform=BROKEN[kind][0],
+        "some", nnunet_cases, nnunet_root, tmp_path, Preparation(factor=1), LabelChoice(PAPER), test=0,
+        patch_size=16, transform=BROKEN[kind][0],
     )  # fmt: skip
     data.setup()
     with pytest.raises(InputError, match=r"^data\.transform: "):
