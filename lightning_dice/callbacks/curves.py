@@ -20,7 +20,7 @@ class CurvesLogger(Logger):
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         assert step is not None  # the module tells it
-        if any(key.startswith(tuple(f"{stage}/" for stage in STAGES)) for key in metrics):
+        if any(key.partition("/")[0] in STAGES for key in metrics):
             append_metrics(self.run, step, metrics)
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
