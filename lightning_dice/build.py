@@ -76,6 +76,9 @@ def settle(config: DictConfig) -> DictConfig:
                 f"schedule._target_={config.schedule._target_}: makes a {type(made).__name__}; expected a schedule by "
                 "iterations, such as one of torch.optim.lr_scheduler"
             )
+        rates = refusing("schedule", _rates, made, config.trainer.max_steps)
+        if wrong := [rate for rate in rates if not 0 <= rate < float("inf")]:
+            raise InputError(f"schedule: comes to a learning rate of {wrong[0]}; expected finite ones from 0")
     build_trainer(config, logger=False, devices=config.trainer.devices)
     return config
 
@@ -158,6 +161,17 @@ def _build_optimizer(config: DictConfig) -> OptimizerFactory:
     if _uses_gpu(config.trainer.accelerator) and "fused" in inspect.signature(factory.func).parameters:
         return functools.partial(factory.func, **{"fused": True} | factory.keywords)
     return factory
+
+
+def _rates(schedule: LRScheduler, steps: int) -> list[float]:
+    """Of all iterations, tried before the training."""
+    rates = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch minds schedules that step alone
+        for _ in range(steps):
+            schedule.step()
+            rates.append(float(schedule.get_last_lr()[0]))
+    return rates
 
 
 def _build_schedule(config: DictConfig) -> ScheduleFactory | None:

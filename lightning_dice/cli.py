@@ -130,5 +130,7 @@ def _line(error: Exception) -> str:
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.parent_node is not None:
         group, _, name = str(cause.full_key).rpartition(".")
         known = ", ".join(str(key) for key in cause.parent_node if key != "hydra")
+        if not known:
+            return f"{cause.full_key}: {group} is null; give it whole, as '{group}={{{name}: …}}'"
         return f"{cause.full_key}: no such setting; expected one of {known}" + (f" in {group}" if group else "")
     return " ".join(str(error).split())

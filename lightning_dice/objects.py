@@ -12,7 +12,15 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from lightning_dice.config import config_folder
 from lightning_dice.errors import InputError
 
-REFUSALS = (ValueError, TypeError, ImportError, AttributeError, RuntimeError, MisconfigurationException)
+REFUSALS = (
+    ValueError,
+    TypeError,
+    ArithmeticError,
+    ImportError,
+    AttributeError,
+    RuntimeError,
+    MisconfigurationException,
+)
 
 
 def instantiated(config: DictConfig | dict[str, Any], name: str, **more: Any) -> Any:

@@ -130,3 +130,21 @@ def test_several_at_once(nnunet_root, tmp_path):
     (optimizer,) = read_checkpoint(run.last)["optimizer_states"]
     assert "momentum_buffer" in optimizer["state"][0]
     assert optimizer["param_groups"][0]["lr"] == pytest.approx(0)  # at the end of the cosine
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["schedule=poly", "schedule.power=abc"], "schedule: unsupported operand"),
+        (["schedule=poly", "schedule.power=-1"], "schedule: 0.0 cannot be raised to a negative power"),
+        (
+            ["schedule=cosine", "schedule.eta_min=-1"],
+            r"schedule: comes to a learning rate of -.*; expected",
+        ),
+        (["schedule._target_=torch.optim.lr_scheduler.ExponentialLR", "+schedule.gamma=1e9"], "a learning rate of inf"),
+    ],
+)
+def test_a_schedule_that_fails_later_is_refused_before_anything_is_written(settings, said, nnunet_root, tmp_path):
+    with pytest.raises(InputError, match=said):
+        train(config_of(tmp_path, nnunet_root, *settings, "trainer.max_steps=60"))
+    assert not (tmp_path / "runs").exists()
