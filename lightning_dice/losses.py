@@ -1,5 +1,6 @@
 """Any loss as one of the module's: made with the class weights, given the target that it expects; the sum of two."""
 
+import copy
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -108,7 +109,7 @@ class AnyLoss(nn.Module):
             return self.loss(logits, TARGETS[self.target_format](target, logits.shape[1]))
 
     def check(self, classes: int, size: Sequence[int]) -> None:
-        """Call it once, on a patch of this size that holds all classes. Nothing that follows is changed by it.
+        """Call a copy of it once, on a patch of this size that holds all classes: what it keeps does not change.
 
         Raises:
             InputError: it refuses its arguments, or gives no finite scalar to train by.
@@ -119,7 +120,7 @@ class AnyLoss(nn.Module):
             with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
                 # Torch's own losses go on with what has another shape if they can broadcast it.
                 warnings.filterwarnings("error", message="Using a target size")
-                value = self(logits, target)
+                value = copy.deepcopy(self)(logits, target)
         except Exception as error:  # whatever a loss of anybody's raises
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise InputError(
