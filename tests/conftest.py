@@ -17,8 +17,13 @@ from lightning_dice.errors import InputError
 PAPER = shipped_labels("paper")
 NAMES = PAPER.names
 
+SLOWEST = ("test_readme.py", "test_config.py")  # files that are best begun first, each on a worker of its own
 SHAPE = (24, 20, 28)
 AFFINE = np.diag([-3.0, -3.0, 3.0, 1.0])  # LPS, as most CTs come
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in SLOWEST)
 
 
 def tiny_case(seed: int, shape: tuple[int, int, int] = SHAPE) -> tuple[np.ndarray, np.ndarray]:
