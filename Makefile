@@ -32,7 +32,7 @@ fuzz: .venv/installed  ## ten minutes of random settings and damaged files: no t
 	$(BIN)/python -m pytest -q -s -m long tests/test_fuzz.py
 
 test: lint  ## lint, then all tests
-	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed  ## format, lint and types, checked only
 	$(BIN)/ruff format --check .
