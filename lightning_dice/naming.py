@@ -21,7 +21,7 @@ NOT_PART_OF_A_RUN = (
     "output_dir", "cache", "rerun", "preset", "data.root", "data.store", "data.num_workers", "data.on_error",
     "trainer.accelerator", "trainer.devices", "trainer.enable_progress_bar",
 )  # fmt: skip
-NEWER = ("init_from",)  # null is as good as absent, as it is in runs of before
+NEWER = ("init_from", "data.folds", "data.fold")  # null is as good as absent, as it is in runs of before
 # Groups of which a run's name says the file that the settings are those of, and where these stand.
 TOLD_BY_FILE = {
     "network": ("network",), "optim": ("optim",), "schedule": ("schedule",), "transform": ("data", "transform"),

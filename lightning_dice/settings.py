@@ -117,6 +117,8 @@ class DataSettings(Settings):
     preparation: PreparationSettings
     test: Share
     validation: Share
+    folds: Annotated[int | None, Field(strict=True, ge=2, description="an integer from 2, or null")] = None
+    fold: Annotated[CountOrZero | None, Field(description="an integer from 0, or null")] = None
     split_seed: Seed
     exclude: Annotated[list[str | int], Field(description="a list of case ids")] = []
     on_error: Annotated[Literal["stop", "skip"], Field(description="stop or skip")] = "stop"
