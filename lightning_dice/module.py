@@ -140,7 +140,9 @@ class SegmentationModule(pl.LightningModule):
 
     def _segment(self, batch: Batch) -> Tensor:
         """The taught classes' logits (1, K, X, Y, Z) of the one volume in the batch."""
-        return self.taught_logits(sliding_window(self, batch.image[0], self.recipe.patch_size, self.overlap)[None])
+        return self.taught_logits(
+            sliding_window(self.network, batch.image[0], self.recipe.patch_size, self.overlap)[None]
+        )
 
     def target(self, label: Tensor) -> Tensor:
         """Indices of the data's classes, of any shape → places among the taught ones, uint8; of others background's."""

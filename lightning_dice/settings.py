@@ -29,6 +29,10 @@ Name = Annotated[
         description="a folder's name: up to 100 letters, digits, blanks and . + - = , @ ( ), a letter or digit first"
     ),
 ]
+Runs = Annotated[
+    Text | Annotated[list[Text], Field(min_length=1)], Field(description="a run's folder, or a list of them")
+]
+Combine = Annotated[Literal["mean", "organs"], Field(description="mean or organs")]
 Checkpoint = Annotated[Literal["last", "best"], Field(description="last or best")]
 
 
@@ -220,7 +224,8 @@ class BenchmarkSettings(TrainSettings):
 class EvaluateSettings(Settings):
     cache: Text
     phantoms: Count
-    run: Text
+    run: Runs
+    combine: Combine
     checkpoint: Checkpoint
     overlap: Annotated[Share | None, Field(description="a share from 0 to below 1, or null")]
     trust: Switch
@@ -229,7 +234,8 @@ class EvaluateSettings(Settings):
 
 
 class PredictSettings(Settings):
-    run: Text
+    run: Runs
+    combine: Combine
     input: Text
     output: Text
     series: Annotated[str | None, Field(description="a Series Instance UID, or null")]
