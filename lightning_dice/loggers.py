@@ -22,6 +22,8 @@ from lightning_dice.runs import Run, read_json
 
 EXTRAS = {WandbLogger: "wandb", MLFlowLogger: "mlflow"}  # by its package's name, which is the extra's too
 
+TRACKING_URI = os.environ.get("MLFLOW_TRACKING_URI")  # now, since MLflow sets it to that of the run before
+
 
 def check_loggers(config: DictConfig) -> None:
     """What can be known of the loggers `config` without making them, which writes files.
@@ -82,7 +84,9 @@ def _opened(config: DictConfig, name: str, run: Run, step: int, before: str | No
         of_run = {"save_dir": str(folder), "name": folder.name, "group": experiment, "id": before}
     elif kind is MLFlowLogger:
         of_run = {"experiment_name": experiment, "run_name": folder.name, "run_id": before}
-        if "tracking_uri" not in given and "MLFLOW_TRACKING_URI" not in os.environ:
+        if TRACKING_URI:
+            of_run["tracking_uri"] = TRACKING_URI
+        elif "tracking_uri" not in given:
             of_run["tracking_uri"] = f"sqlite:///{output_dir}/mlflow.db"
             of_run["artifact_location"] = (output_dir / "mlartifacts").as_uri()
             lock = FileLock(output_dir / "mlflow.db.lock")  # of cells that start at once, one makes its tables

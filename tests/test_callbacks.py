@@ -14,6 +14,7 @@ from lightning_dice.checkpoints import read_checkpoint
 from lightning_dice.config import plain
 from lightning_dice.errors import InputError, Interrupted
 from lightning_dice.evaluate import evaluate
+from lightning_dice.module import SegmentationModule
 from lightning_dice.naming import flat, run_folder
 from lightning_dice.paper.stored import read_run
 from lightning_dice.recipe import load_network
