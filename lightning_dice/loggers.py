@@ -10,17 +10,17 @@ from typing import Any
 
 from filelock import FileLock
 from hydra.errors import InstantiationException
-from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig
-from pytorch_lightning.loggers import CSVLogger, MLFlowLogger, WandbLogger
+from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.loggers.logger import Logger
 
 from lightning_dice.config import plain
 from lightning_dice.errors import InputError
-from lightning_dice.objects import parameters, refusing
+from lightning_dice.objects import instantiated, parameters, refusing
 from lightning_dice.runs import Run, read_json
 
-EXTRAS = {WandbLogger: "wandb", MLFlowLogger: "mlflow"}  # by its package's name, which is the extra's too
+CSV, WANDB, MLFLOW = (f"pytorch_lightning.loggers.{name}" for name in ("CSVLogger", "WandbLogger", "MLFlowLogger"))
+EXTRAS = {WANDB: "wandb", MLFLOW: "mlflow"}  # packages, of which the extras have the names
 
 TRACKING_URI = os.environ.get("MLFLOW_TRACKING_URI")  # now, since MLflow sets it to that of the run before
 
@@ -33,7 +33,7 @@ def check_loggers(config: DictConfig) -> None:
     """
     for name, settings in plain(config).items():
         known = parameters(settings["_target_"], f"logger.{name}")
-        extra = EXTRAS.get(get_object(settings["_target_"]))
+        extra = EXTRAS.get(settings["_target_"])
         if extra and importlib.util.find_spec(extra) is None:
             raise InputError(
                 f"logger.{name}: the package {extra} is not installed; pip install 'lightning-dice[{extra}]'"
@@ -72,17 +72,17 @@ def open_loggers(config: DictConfig, run: Run, step: int) -> Iterator[dict[str, 
 
 def _opened(config: DictConfig, name: str, run: Run, step: int, before: str | None) -> Logger:
     """A logger that has begun a run of its own, or goes on with the one before."""
-    kind = get_object(config._target_)
+    kind = config._target_
     given = {key: value for key, value in plain(config).items() if value is not None}
     folder = run.folder.resolve()
     output_dir, experiment = folder.parents[2], f"{folder.parts[-3]}/{folder.parts[-2]}"
     of_run: dict[str, Any] = {}
     lock: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
-    if kind is CSVLogger:
+    if kind == CSV:
         of_run = {"save_dir": str(folder), "name": "csv", "version": f"from_step_{step}"}
-    elif kind is WandbLogger:
+    elif kind == WANDB:
         of_run = {"save_dir": str(folder), "name": folder.name, "group": experiment, "id": before}
-    elif kind is MLFlowLogger:
+    elif kind == MLFLOW:
         of_run = {"experiment_name": experiment, "run_name": folder.name, "run_id": before}
         if TRACKING_URI:
             of_run["tracking_uri"] = TRACKING_URI
@@ -92,8 +92,10 @@ def _opened(config: DictConfig, name: str, run: Run, step: int, before: str | No
             lock = FileLock(output_dir / "mlflow.db.lock")  # of cells that start at once, one makes its tables
     try:
         with lock:
-            logger: Logger = instantiate(of_run | given)
+            logger: Logger = instantiated(of_run | given, name)
             _ = logger.experiment  # type: ignore[attr-defined]  # Lightning's loggers have one; asking for it begins
+    except InputError:
+        raise
     except Exception as error:  # each package has its own
         cause = (isinstance(error, InstantiationException) and error.__cause__) or error
         raise InputError(f"{name}: {' '.join(str(cause).split())}") from error
