@@ -109,9 +109,11 @@ class SegmentationModule(pl.LightningModule):
             return  # in the middle of an iteration
         interval = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # one of its connectors sets it
         if self.global_step % interval == 0 or self.global_step == self.trainer.max_steps:
-            self._check_losses()
-            self._log_point("train", torch.stack(self._losses), dice_from_counts(torch.stack(self._counts).sum(dim=0)))
-            self._losses, self._counts, self._cases = [], [], []
+            self._log_training()
+
+    def on_train_epoch_end(self) -> None:
+        if self._losses:  # of a training that was stopped early
+            self._log_training()
 
     def on_validation_epoch_start(self) -> None:
         self._validation: list[tuple[Tensor, Tensor]] = []
@@ -168,6 +170,11 @@ class SegmentationModule(pl.LightningModule):
         background = logits[:, rest].float().logsumexp(dim=1, keepdim=True)
         return torch.cat([background, logits[:, places].float()], dim=1)
 
+    def _log_training(self) -> None:
+        self._check_losses()
+        self._log_point("train", torch.stack(self._losses), dice_from_counts(torch.stack(self._counts).sum(dim=0)))
+        self._losses, self._counts, self._cases = [], [], []
+
     def _log_point(self, stage: str, losses: Tensor, dice: Tensor) -> None:
         values = {f"{stage}/loss": losses.mean().item()}
         values |= {f"{stage}/dice/{name}": d for name, d in zip(self.taught, dice.tolist(), strict=True)}
@@ -193,7 +200,8 @@ class SegmentationModule(pl.LightningModule):
         """
         if self._losses:
             self._check_losses()
-        for name, value in checkpoint["state_dict"].items():
+        averaged_from = checkpoint.get("current_model_state", {})  # where the state is of averaged weights
+        for name, value in (*checkpoint["state_dict"].items(), *averaged_from.items()):
             if not value.isfinite().all():
                 raise InputError(
                     f"{name} is not finite after step {self.global_step}: the training diverged; {DIVERGED}"

@@ -83,6 +83,11 @@ class Schedule(BaseModel):
     ]
 
 
+Objects = Annotated[
+    dict[str, OpenSettings], Field(description="objects by names of their own, each with its _target_ and arguments")
+]
+
+
 class LayoutSettings(OpenSettings):
     """What the package's own layouts take; one of the user's may take more."""
 
@@ -207,6 +212,8 @@ class TrainSettings(Settings):
     optim: Optimizer
     schedule: Schedule
     trainer: TrainerSettings
+    callbacks: Objects = {}
+    logger: Objects = {}
     init_from: Annotated[Text | None, Field(description="the file of a checkpoint, or null")]
     overlap: Share
     compile: Switch

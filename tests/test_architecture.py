@@ -19,7 +19,8 @@ ORDER = [
     "trust", "recipe", "module", "transfer", "objects", "losses",
     "paper.published", "paper.stored", "members", "paper.grid", "paper.statistics", "paper.observations",
     "paper.remarks", "paper.table1", "paper.figure1", "paper.segmentations", "paper.page",
-    "callbacks.timing", "callbacks.curves", "callbacks.overlays", "callbacks.scoring", "build", "cli",
+    "callbacks.timing", "callbacks.curves", "callbacks.overlays", "callbacks.scoring", "callbacks.averaging",
+    "callbacks.stopping", "loggers", "build", "cli",
     "workloads", "prepare", "train", "evaluate", "predict", "report", "benchmark",
 ]  # fmt: skip
 COMMANDS = ("prepare", "train", "evaluate", "predict", "report", "benchmark")
