@@ -22,9 +22,7 @@ from lightning_dice.files import atomic_folder
 from lightning_dice.pictures.escaping import markdown
 from lightning_dice.recipe import Recipe
 
-SCHEMA = (
-    "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
-)
+SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 OVERLAP = 0.5  # predict's own
 EVALUATED = ("$", "@", "%")  # what MONAI runs, looks up or includes, where a text begins with it
 UNSTATED = "not stated; to be filled in before the bundle is published"

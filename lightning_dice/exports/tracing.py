@@ -41,7 +41,11 @@ def traced(network: nn.Module, patch_size: Sequence[int], path: Path) -> Exporte
 
 
 def largest_difference(
-    network: nn.Module, other: Callable[[Tensor], Tensor], program: ExportedProgram, patch_size: Sequence[int], path: Path
+    network: nn.Module,
+    other: Callable[[Tensor], Tensor],
+    program: ExportedProgram,
+    patch_size: Sequence[int],
+    path: Path,
 ) -> float:
     """How far apart the logits of both are, on noise: one patch, three, and a longer volume if the graph takes any size.
 
