@@ -1,6 +1,7 @@
 """Checkpoint files: written so that none is ever half there, read without executing code, found again after a kill."""
 
 import io
+import json
 import os
 import pickle
 import signal
@@ -20,6 +21,7 @@ from lightning_dice.errors import InputError, Interrupted
 from lightning_dice.files import atomic_write
 from lightning_dice.runs import Run
 
+SAFETENSORS = ".safetensors"  # what files of `read_safetensors` end in
 CHECKPOINT_EVERY = 60.0  # seconds, what a kill can cost; a checkpoint of the paper's network is 230 MB
 
 
@@ -150,3 +152,25 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, AttributeError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(f"{path}: not a readable checkpoint ({reason}); it is damaged or of another program") from None
+
+
+def read_safetensors(path: Path | str, key: str) -> dict[str, Any]:
+    """Load a `.safetensors` file onto the CPU, as a checkpoint: the JSON that its header has under `key`, and the
+    tensors under "state_dict". The format holds no code.
+
+    Raises:
+        InputError: no such file, no readable one, or the extra is not installed.
+    """
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError:
+        raise InputError(f"{path}: needs safetensors; pip install 'lightning-dice[safetensors]'") from None
+    try:
+        with safe_open(path, framework="pt") as file:
+            stored = (file.metadata() or {}).get(key, "null")
+            return {key: json.loads(stored), "state_dict": {name: file.get_tensor(name) for name in file.keys()}}
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; expected one that lightning_dice.export wrote") from None
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: not a readable safetensors file ({reason}); export it anew") from None

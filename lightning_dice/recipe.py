@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 
 from lightning_dice import __version__
-from lightning_dice.checkpoints import read_checkpoint
+from lightning_dice.checkpoints import SAFETENSORS, read_checkpoint, read_safetensors
 from lightning_dice.config import shipped_labels
 from lightning_dice.data.labels import LabelSet
 from lightning_dice.data.volumes import Preparation
@@ -82,7 +82,8 @@ class Recipe:
 
 
 def load_network(path: Path | str, trust: bool = False) -> tuple[nn.Module, Recipe]:
-    """Rebuild the network of a checkpoint, in evaluation mode on the CPU, with nothing else given.
+    """Rebuild the network of a checkpoint or an exported `.safetensors` file, in evaluation mode on the CPU, with
+    nothing else given.
 
     No code in the file is executed (`weights_only=True`), and unless it is trusted none that the file names, but for
     the networks of this package, of torch and of MONAI.
@@ -103,12 +104,14 @@ def load_network(path: Path | str, trust: bool = False) -> tuple[nn.Module, Reci
 
 
 def read_weights(path: Path | str) -> tuple[Recipe, dict[str, Tensor]]:
-    """The recipe of a checkpoint, and the weights by their names in its network, which is not built.
+    """The recipe of a checkpoint or an exported `.safetensors` file, and the weights by their names in its network, which
+    is not built.
 
     Raises:
         InputError: no such file, no whole checkpoint of ours, or one of a later version.
     """
-    checkpoint = read_checkpoint(path)
+    is_exported = Path(path).suffix == SAFETENSORS
+    checkpoint = read_safetensors(path, CHECKPOINT_KEY) if is_exported else read_checkpoint(path)
     entry = checkpoint.get(CHECKPOINT_KEY)
     if not isinstance(entry, dict):
         raise InputError(f"{path}: holds no {CHECKPOINT_KEY!r} entry; expected a checkpoint that this package wrote")
@@ -125,7 +128,7 @@ def read_weights(path: Path | str) -> tuple[Recipe, dict[str, Tensor]]:
         )
     with _whole(path):
         recipe = Recipe.from_entry(entry)
-        prefix = "network."
+        prefix = "" if is_exported else "network."
         weights = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
         if odd := [name for name, weight in weights.items() if not isinstance(weight, Tensor)]:
             raise TypeError(f"{odd[0]} is no tensor")

@@ -259,6 +259,21 @@ class PredictSettings(Settings):
     precision: Annotated[str | int, Field(description="auto or one of Lightning's, such as 32-true")]
 
 
+class ExportSettings(Settings):
+    cache: Text
+    phantoms: Count
+    format: Annotated[
+        Literal["onnx", "safetensors", "torch_export", "monai_bundle", "nnunet_raw"],
+        Field(description="onnx, safetensors, torch_export, monai_bundle or nnunet_raw"),
+    ]
+    output: Text
+    run: Annotated[Text | None, Field(description="the folder of a run, or null")]
+    checkpoint: Checkpoint
+    trust: Switch
+    labels: LabelsSettings | None = None
+    data: DataSettings | None = None
+
+
 class ReportSettings(Settings):
     sweep: Text
     output: Text

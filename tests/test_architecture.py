@@ -21,9 +21,11 @@ ORDER = [
     "paper.remarks", "paper.table1", "paper.figure1", "paper.segmentations", "paper.page",
     "callbacks.timing", "callbacks.curves", "callbacks.overlays", "callbacks.scoring", "callbacks.averaging",
     "callbacks.stopping", "loggers", "build", "cli",
-    "workloads", "prepare", "train", "evaluate", "predict", "report", "benchmark",
+    "exports.tracing", "exports.onnx", "exports.torch_export", "exports.safetensors", "exports.bundle_parts",
+    "exports.monai_bundle", "exports.nnunet_raw",
+    "workloads", "prepare", "train", "evaluate", "predict", "export", "report", "benchmark",
 ]  # fmt: skip
-COMMANDS = ("prepare", "train", "evaluate", "predict", "report", "benchmark")
+COMMANDS = ("prepare", "train", "evaluate", "predict", "export", "report", "benchmark")
 # What a file must not know, at all.
 FORBIDDEN = {
     "data.labels": {"numpy", "torch"},
@@ -52,6 +54,7 @@ FORBIDDEN = {
     **{name: {"torch", "pytorch_lightning"} for name in ("runs", "naming", "sessions", "trust")},
     "pictures": {"torch", "pytorch_lightning", "torchio", "monai", "hydra"},
     "paper": {"torch", "pytorch_lightning", "torchio", "monai"},
+    "exports": {"hydra", "pytorch_lightning"},
     "callbacks": {"hydra", "lightning_dice.paper"},
 }
 

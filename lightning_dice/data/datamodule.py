@@ -138,9 +138,9 @@ class CTDataModule(pl.LightningDataModule):
         """
         if self.cases:
             return
-        chosen = self._choose()
+        chosen = self.choose()
         prepared, checks = prepare_cases(chosen, self.labels, self.preparation, self.store / self.name)
-        self._record_findings(checks)
+        self.record(checks)
         self.cases = {case.id: case for case in prepared if case.id not in self.excluded}
         self.sources = {case.id: case for case in chosen if case.id in self.cases}
         kept = [tuple(i for i in part if i in self.cases) for part in astuple(self.split)]
@@ -155,9 +155,9 @@ class CTDataModule(pl.LightningDataModule):
         Raises:
             InputError: as `setup`.
         """
-        self._record_findings(check_cases(self._choose(), self.labels, self.preparation, self.store / self.name))
+        self.record(check_cases(self.choose(), self.labels, self.preparation, self.store / self.name))
 
-    def _choose(self) -> list[Case]:
+    def choose(self) -> list[Case]:
         """Split all cases, so that leaving one out moves no other from part to part, and leave out the excluded."""
         cases = self.layout(self.root)
         ids = [case.id for case in cases]
@@ -194,7 +194,7 @@ class CTDataModule(pl.LightningDataModule):
             )
             print(f"{self.root}: declares {' and '.join(told)}: none of the classes, counted as background{advice}")
 
-    def _record_findings(self, checks: Sequence[CaseCheck]) -> None:
+    def record(self, checks: Sequence[CaseCheck]) -> None:
         """Record all findings, and end with the errors among them or skip their cases."""
         found = [finding for one in checks for finding in one.findings]
         self.findings = found + check_copies(checks, self.split)
