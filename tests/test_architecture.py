@@ -17,8 +17,9 @@ ORDER = [
     "data.volumes", "data.store", "data.card", "data.patches", "data.loaders", "data.datamodule",
     "network", "loss", "schedules", "metrics", "inference", "runs", "naming", "sessions", "checkpoints", "trust",
     "recipe", "module", "transfer", "objects", "losses",
-    "paper.published", "paper.stored", "paper.grid", "paper.statistics", "paper.observations",
-    "paper.remarks", "paper.table1", "paper.figure1", "paper.segmentations", "paper.page",
+    "paper.published", "paper.stored", "paper.grid", "paper.intervals", "paper.variance", "paper.statistics",
+    "paper.observations", "paper.remarks", "paper.table1", "paper.figure1", "paper.rates", "paper.segmentations",
+    "paper.interactive", "paper.page",
     "callbacks.timing", "callbacks.curves", "callbacks.overlays", "callbacks.scoring", "build", "cli",
     "workloads", "prepare", "train", "evaluate", "predict", "report", "benchmark",
 ]  # fmt: skip
