@@ -13,7 +13,7 @@ from lightning_dice.paper.figure1 import mean_curves
 from lightning_dice.paper.grid import Cell
 from lightning_dice.paper.intervals import SIGNIFICANT
 from lightning_dice.paper.published import TABLE1
-from lightning_dice.paper.rates import OKABE_ITO
+from lightning_dice.paper.rates import MOST_TICKS, OKABE_ITO
 from lightning_dice.paper.statistics import ORGANS_MEAN
 from lightning_dice.pictures.curves import STAGES, dashes
 from lightning_dice.pictures.escaping import plotly
@@ -117,17 +117,20 @@ def _rates(lines: Mapping[str, pd.DataFrame]) -> go.Figure:
     """As `rates.rates_figure`."""
     figure = go.Figure()
     for (name, line), colour in zip(lines.items(), CELL_COLOURS * len(lines), strict=False):
-        group = {"name": plotly(name), "legendgroup": name}
+        group = {"name": plotly(name), "legendgroup": plotly(name)}
         band = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False, **group}
         figure.add_scatter(x=line["lr"], y=line["low"], **band)
         figure.add_scatter(x=line["lr"], y=line["high"], fill="tonexty", fillcolor=f"{colour}26", **band)
         told = [f"{d:.1f} ({low:.1f} to {high:.1f})" for d, low, high in line[["dice", "low", "high"]].to_numpy()]
         figure.add_scatter(x=line["lr"], y=line["dice"], text=told, hovertemplate="rate %{x}: %{text}",
-                           mode="lines+markers", line={"color": colour}, marker={"size": 9}, **group)  # fmt: skip
+                           mode="lines+markers", line={"color": colour},
+                           marker={"size": 16, "symbol": "line-ew-open"}, **group)  # fmt: skip
         seeds = line.explode("seeds")
         figure.add_scatter(x=seeds["lr"], y=seeds["seeds"].astype(float), mode="markers", showlegend=False,
                            marker={"size": 5, "color": colour, "symbol": "circle-open"}, **group)  # fmt: skip
-    figure.update_xaxes(type="log", title_text="initial learning rate")
+    rates = sorted({rate for line in lines.values() for rate in line["lr"]})
+    ticks = {"tickvals": rates, "ticktext": [f"{rate:g}" for rate in rates]} if len(rates) <= MOST_TICKS else {}
+    figure.update_xaxes(type="log", title_text="initial learning rate", **ticks)
     return _styled(figure, 480).update_yaxes(title_text="mean organ Dice in percent")
 
 
