@@ -146,6 +146,12 @@ def test_one_cell_with_one_seed_leaves_open_what_it_is_part_of(tmp_path):
     cells = write_grid(tmp_path, AS_TOLD)
     less = [replace(cell, runs=cell.runs[:1]) if (cell.loss, cell.lr) == ("square", 0.01) else cell for cell in cells]
     assert answers(less) == dict.fromkeys(CLAIMS, "yes") | {SIMPLE_MOST: "undecided", SQUARE_IMPROVES: "undecided"}
+    of_simple, of_uniform, of_square, *_ = observe(less)[1].figures.split("; ")
+    assert [part.endswith("over patients alone)") for part in (of_simple, of_uniform, of_square)] == [
+        False,
+        False,
+        True,
+    ]
 
 
 def test_the_probability_of_a_claim_is_its_least_probable_parts(tmp_path):

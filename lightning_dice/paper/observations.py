@@ -59,7 +59,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class _Tested:
-    """A claim's parts as found, with the p of its answer and of the opposite one."""
+    """A claim's parts as found, with the p of yes and of no."""
 
     claim: str
     parts: Sequence[tuple[Part, Estimate]]
@@ -143,7 +143,7 @@ def _observation(tested: _Tested, p: float, known: Collection[tuple[str, float]]
             probabilities.append(1 - sum(part.tails(found)))
             told += f" ({interval}, probability {_percent(probabilities[-1])})"
         elif found.cases >= LEAST_CASES:
-            told += f" ({interval} over patients alone)"
+            told += f" ({interval}{' over patients alone' if found.seeds < 2 else ''})"
         figures.append(told)
     cases, seeds = ({getattr(found, unit) for _, found in tested.parts} for unit in ("cases", "seeds"))
     end = f"{' and '.join(map(str, sorted(cases)))} cases in common"
@@ -152,7 +152,7 @@ def _observation(tested: _Tested, p: float, known: Collection[tuple[str, float]]
     if not tested.is_enough:
         return Observation(tested.claim, UNDECIDED, f"{'; '.join(figures)}; {end}")
     answer = UNDECIDED if p >= SIGNIFICANT else YES if tested.p_yes < tested.p_no else NO
-    end += f"; p {p:.2g} after Holm's correction"
+    end += f"; {f'p {p:.2g}' if p >= 0.0001 else 'p < 0.0001'} after Holm's correction"
     return Observation(tested.claim, answer, f"{'; '.join(figures)}; {end}", min(probabilities))
 
 
