@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from lightning_dice.cli import command
 from lightning_dice.files import atomic_write
+from lightning_dice.paper.ensembles import ensemble_lines, ensemble_table, read_ensembles
 from lightning_dice.paper.figure1 import grid_curves
 from lightning_dice.paper.grid import Cell, is_papers, read_grid
 from lightning_dice.paper.observations import observe, observe_printed
@@ -44,7 +45,9 @@ def report(config: DictConfig) -> Path:
     rates, spread = rate_lines(cells, table), variance_lines(variances)
     observations = list(zip(observe(cells), observe_printed(), strict=True)) if is_comparable else []
     pictures, missing = _pictures(cells)
-    remarks = [*remarks_on(grid, pairs), *missing]
+    ensembles, unread = read_ensembles(config.sweep, grid)
+    together = ensemble_table(cells, ensembles)
+    remarks = [*remarks_on(grid, pairs), *missing, *unread]
     if pictures and not has_off_screen_gl():
         remarks.append("Surfaces are drawn by matplotlib, because PyVista has no off-screen GL on this machine.")
     notes = [*remarks, *NOTES] if is_comparable else remarks
@@ -55,6 +58,8 @@ def report(config: DictConfig) -> Path:
     write_table(folder / "table1.csv", table.drop(columns=printed))
     write_table(folder / "statistics.csv", pairs)
     write_table(folder / "variance.csv", variances)
+    if len(together):
+        write_table(folder / "ensembles.csv", together)
     figures = {"figure1": grid_curves(cells), **({"rates": rates_figure(rates)} if rates else {})}
     for (name, figure), ending in itertools.product(figures.items(), ("png", "svg")):
         with atomic_write(folder / f"{name}.{ending}") as path:
@@ -67,11 +72,13 @@ def report(config: DictConfig) -> Path:
             with atomic_write(folder / f"figure{number}.png") as path:
                 weighting_figure(loss, shown).savefig(path, dpi=200)
     ranks = ranking(cells, pairs)
-    lines = {"Cells": [f"{cell.name}: {cell.states}" for cell in cells], "Ranking": ranks, "Notes": notes}
-    _write(folder / "index.html", page_html(cells, table, pairs, rates, variances, lines, observations, pictures))
+    states = [f"{cell.name}: {cell.states}" for cell in cells]
+    lines = {"Cells": states, "Ranking": ranks, "Ensembles": [one.told for one in ensembles], "Notes": notes}
+    tables = table, pairs, rates, variances, together
+    _write(folder / "index.html", page_html(cells, *tables, lines, observations, pictures))
 
     claims = [f"{ours.claim}: {ours.told} ({ours.figures})" for ours, _ in observations]
-    told = lines["Cells"], ranks, spread, claims, remarks, [f"written to {folder}"]
+    told = states, ranks, spread, ensemble_lines(together), claims, remarks, [f"written to {folder}"]
     print("\n\n".join("\n".join(said) for said in told if said))
     return folder
 

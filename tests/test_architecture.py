@@ -17,7 +17,7 @@ ORDER = [
     "data.volumes", "data.store", "data.card", "data.patches", "data.loaders", "data.datamodule",
     "network", "loss", "schedules", "metrics", "ensemble", "inference", "runs", "naming", "sessions", "checkpoints",
     "trust", "recipe", "module", "transfer", "objects", "losses",
-    "paper.published", "paper.stored", "members", "paper.grid", "paper.intervals", "paper.variance",
+    "paper.published", "paper.stored", "members", "paper.grid", "paper.intervals", "paper.ensembles", "paper.variance",
     "paper.statistics", "paper.observations", "paper.remarks", "paper.table1", "paper.figure1", "paper.rates",
     "paper.segmentations", "paper.interactive", "paper.page",
     "callbacks.timing", "callbacks.curves", "callbacks.overlays", "callbacks.scoring", "callbacks.averaging",

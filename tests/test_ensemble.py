@@ -26,9 +26,11 @@ from lightning_dice.members import load_members
 from lightning_dice.network import UNet3D
 from lightning_dice.predict import predict
 from lightning_dice.recipe import load_network
-from lightning_dice.runs import Run
+from lightning_dice.runs import SCORE_COLUMNS, Run
 from lightning_dice.train import train
 from tests.conftest import NAMES, tiny_case, write_nifti
+from tests.grids import write_run
+from tests.test_report import make_report
 from tests.test_train import composed, config_of
 
 PATCH = (16, 16, 16)
@@ -153,13 +155,13 @@ def test_predict_gives_what_evaluate_scores(folds, nnunet_root, tmp_path):
 @pytest.mark.parametrize("combine", ["mean", "organs"])
 def test_an_ensemble_keeps_to_the_memory_by_slabs(cells, tmp_path, combine):
     hu = np.random.default_rng(0).normal(0, 200, (20, 18, 90)).astype(np.int16)
-    write_nifti(tmp_path / "long.nii.gz", hu, np.diag([6.0, 6.0, 6.0, 1.0]))
+    write_nifti(tmp_path / "long.nii.gz", hu)
     further = load_members(cells, "last", "mean").networks.further_weights
     assert further == sum(weight.nbytes for weight in load_network(cells[1].last)[0].parameters())
-    asked = hu.shape, 2, (0.5, 0.5, 0.5), len(NAMES), PATCH, 0.5
+    asked = hu.shape, 2, (1, 1, 1), len(NAMES), PATCH, 0.5
     rows, peak = plan_slabs(*asked, 8.0, further_weights=further)
     assert plan_slabs(*asked, 8.0)[1] == pytest.approx(peak - further / 1e9, abs=1e-9)
-    low = round(peak - 2e-3, 6)
+    low = round(peak - 1e-3, 6)
     assert plan_slabs(*asked, low)[0] < rows
     limits = [f"memory_limit_gb={limit}" for limit in (8.0, low)]
     out = tmp_path / "out"
@@ -294,3 +296,62 @@ def test_it_works_as_typed(cells, tmp_path):
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "scan.nii.gz").is_file()
     assert "Traceback" not in done.stderr
+
+
+def write_ensemble(sweep, name, dice, data="same", **described):
+    """What `evaluate run=[…]` leaves of several runs."""
+    run = Run(sweep / "evaluate" / name)
+    run.folder.mkdir(parents=True)
+    given = {"combine": "mean", "checkpoint": "last", "data": data, "organs": {}, "runs": ["r/loss=a", "r/loss=b"]}
+    run.ensemble.write_text(json.dumps(given | described))
+    rows = [
+        {"case": case, "label": label, "name": NAMES[label], "dice": value, "jaccard": value / (2 - value),
+         "hd95_mm": 1.0, "surface_dice": 1.0, "voxels_true": 1, "voxels_pred": 1}
+        for case, values in dice.items() for label, value in enumerate(values)
+    ]  # fmt: skip
+    pd.DataFrame(rows, columns=SCORE_COLUMNS).to_csv(run.scores, index=False)
+    return run
+
+
+def test_a_report_shows_ensembles_beside_the_single_cells(tmp_path, capsys):
+    cases = [f"c{number}" for number in range(8)]
+    rng = np.random.default_rng(0)
+    low, high = ({case: (base + 0.05 * rng.random(8)).tolist() for case in cases} for base in (0.5, 0.7))
+    write_run(tmp_path, "uniform", 0.001, low)
+    write_run(tmp_path, "simple", 0.01, high)
+    better = {case: [value + 0.1 for value in values] for case, values in high.items()}
+    organs = dict.fromkeys(NAMES[1:4], "r/loss=a") | dict.fromkeys(NAMES[4:], "r/loss=<b>")
+    write_ensemble(tmp_path, "phantom,last,combine=organs,runs=1", better, combine="organs", organs=organs,
+                   runs=["r/loss=a", "r/loss=<b>"])  # fmt: skip
+    write_ensemble(tmp_path, "phantom,best,combine=mean,runs=2", {c: low[c] for c in cases[1:]}, checkpoint="best")
+    write_ensemble(tmp_path, "other,last,combine=mean,runs=3", low, data="another")
+    damaged = write_ensemble(tmp_path, "phantom,last,combine=mean,runs=4", low)
+    damaged.scores.write_text("case,label\n")
+    folder = make_report(tmp_path)
+    told = capsys.readouterr().out
+    assert (
+        "evaluate/phantom,last,combine=mean,runs=4: left out (phantom,last,combine=mean,runs=4/scores.csv: not" in told
+    )
+    table = pd.read_csv(folder / "ensembles.csv", index_col="name")
+    best, mean = "best run per organ of 2 runs (1)", "mean probabilities of 2 runs, best checkpoints (2)"
+    assert table.index.tolist() == [best, "simple, 0.01", "uniform, 0.001", mean] or table.index.tolist() == [
+        best, "simple, 0.01", mean, "uniform, 0.001"
+    ]  # fmt: skip
+    assert (table["cases"] == 7).all()  # those that all scored
+    expected = 100 * np.mean([high[case][1:] for case in cases[1:]])
+    assert table.loc["simple, 0.01", "AVG organs"] == pytest.approx(expected)
+    row = table.loc[best]
+    assert row["difference"] == pytest.approx(10)
+    assert row["difference_low"] == pytest.approx(10, abs=1e-6)  # each case gains as much
+    assert table.loc[mean, "liver"] == pytest.approx(100 * np.mean([low[case][3] for case in cases[1:]]))
+    assert f"{best}: mean organ Dice {row['AVG organs']:.1f} %, +10.0 points to the best cell" in told
+    page = (folder / "index.html").read_text()
+    assert "artery, vein, liver of loss=a; spleen, stomach, gallbladder, pancreas of loss=&lt;b&gt;" in page
+    assert "id='ensembles'" in page
+
+
+def test_a_report_without_ensembles_has_no_table_of_them(tmp_path):
+    write_run(tmp_path, "uniform", 0.001, {f"c{number}": [0.5] * 8 for number in range(6)})
+    folder = make_report(tmp_path)
+    assert not (folder / "ensembles.csv").exists()
+    assert "id='ensembles'" not in (folder / "index.html").read_text()

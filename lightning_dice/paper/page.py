@@ -39,6 +39,10 @@ seeds and patients (with one seed over patients alone).</p><div class="wide"><di
 VARIANCE = """<h3>Between seeds and between patients</h3>
 <p>Standard deviations of mean organ Dice in points, told apart as variance components of seed and patient; the residual
 is what neither explains. More seeds make up for the first, more patients for the second.</p>"""
+ENSEMBLES = """<h3>Several networks as one</h3>
+<p>Dice in percent beside the single cells, on the test cases that all have in common. The mean over the organs has a
+95 % interval, and so has what an ensemble adds to the best single cell, in points: over patients, so of these networks,
+and where a cell has several seeds over these too.</p>"""
 PLACEHOLDER = re.compile("<!--([A-Z]+)-->")
 Pictures = Mapping[str, Mapping[str, Pictured]]  # case → cell → picture
 
@@ -49,6 +53,7 @@ def page_html(
     pairs: pd.DataFrame,
     rates: Mapping[str, pd.DataFrame],
     variances: pd.DataFrame,
+    ensembles: pd.DataFrame,
     lines: Mapping[str, Sequence[str]],
     observations: Sequence[tuple[Observation, Observation]],
     pictures: Pictures,
@@ -61,6 +66,7 @@ def page_html(
         pairs: `statistics.compare_cells`.
         rates: `rates.rate_lines`.
         variances: `variance.variance_table`.
+        ensembles: `ensembles.ensemble_table`.
         lines: paragraphs of text by their heading: the summary, the ranking, the notes.
         observations: each on our numbers and on the printed ones, whose means alone are known; none of a grid of other
             classes than the paper's.
@@ -81,6 +87,7 @@ def page_html(
         "CLAIMS": _claims(observations) if observations else "",
         "PRINTED": PRINTED if table["printed"].notna().any() else "",
         "TABLE": _table(table),
+        "ENSEMBLES": _ensembles(ensembles, cells[0].labels.names),
         "RATES": RATES if rates else "",
         "VARIANCE": _variance(variances.dropna(subset="sd_seeds")),
         "WORST": _worst(cells, pictures),
@@ -179,6 +186,21 @@ def _variance(variances: pd.DataFrame) -> str:
     head = "".join(f"<th>{title}</th>" for title in titles)
     table = f"<div class='wide'><table id='variance'><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     return f"{VARIANCE}{table}" if rows else ""
+
+
+def _ensembles(table: pd.DataFrame, classes: Sequence[str]) -> str:
+    """A row per ensemble and cell; nothing without an ensemble."""
+    rows = ""
+    for row in table.to_dict("records"):
+        mean = f"{row['AVG organs']:.1f}<small>{row['low']:.1f} to {row['high']:.1f}</small>"
+        more = f"{row['difference']:+.1f}<small>{row['difference_low']:+.1f} to {row['difference_high']:+.1f}</small>"
+        values = [f"{row[name]:.1f}" for name in classes]
+        cells = "".join(f"<td>{value}</td>" for value in [mean, "" if np.isnan(row["difference"]) else more, *values])
+        rows += f"<tr><th scope='row'>{html.escape(row['name'])}</th>{cells}</tr>"
+    titles = "", "AVG organs", "added", *classes
+    head = "".join(f"<th>{html.escape(title)}</th>" for title in titles)
+    made = f"<div class='wide'><table id='ensembles'><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+    return f"{ENSEMBLES}{made}" if rows else ""
 
 
 def _worst(cells: Sequence[Cell], pictures: Pictures) -> str:
