@@ -168,7 +168,7 @@ def read_safetensors(path: Path | str, key: str) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
             stored = (file.metadata() or {}).get(key, "null")
-            return {key: json.loads(stored), "state_dict": {name: file.get_tensor(name) for name in file.keys()}}
+            return {key: json.loads(stored), "state_dict": {name: file.get_tensor(name) for name in file.keys()}}  # noqa: SIM118 (no dictionary)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; expected one that lightning_dice.export wrote") from None
     except (SafetensorError, OSError, ValueError, RecursionError) as error:

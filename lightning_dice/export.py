@@ -1,5 +1,7 @@
-"""python -m lightning_dice.export run=FOLDER format=FORMAT output=PATH: a trained network in the formats of other programs;
-with data=… format=nnunet_raw, a data set."""
+"""python -m lightning_dice.export run=FOLDER format=FORMAT output=PATH: a trained network for other programs.
+
+With data=… format=nnunet_raw it is a data set.
+"""
 
 from pathlib import Path
 

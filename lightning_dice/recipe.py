@@ -104,8 +104,8 @@ def load_network(path: Path | str, trust: bool = False) -> tuple[nn.Module, Reci
 
 
 def read_weights(path: Path | str) -> tuple[Recipe, dict[str, Tensor]]:
-    """The recipe of a checkpoint or an exported `.safetensors` file, and the weights by their names in its network, which
-    is not built.
+    """The recipe of a checkpoint or an exported `.safetensors` file, and the weights by their names in its network,
+    which is not built.
 
     Raises:
         InputError: no such file, no whole checkpoint of ours, or one of a later version.

@@ -57,7 +57,7 @@ def scaled(command: str) -> list[str]:
 
 def test_the_commands_of_readme_run_one_after_the_other(desk):
     python = [shlex.join(shlex.split(command)) for command in COMMANDS if command.startswith("python -m ")]
-    assert len(python) == 18
+    assert len(python) == 21
     # What the evaluation needs is the demo's run, which README gets from `make demo`.
     demo = "python -m lightning_dice.train experiment=demo loss=simple optim.lr=0.01"
     environment = os.environ | {"LIGHTNING_DICE_CACHE": str(desk / "cache"), "CUDA_VISIBLE_DEVICES": ""}
@@ -124,7 +124,7 @@ def test_every_file_of_the_package_is_on_readmes_map():
     (text,) = re.findall(r"## Where things are.*?```\n(.*?)```", README, re.DOTALL)
     words = set(re.findall(r"\w+", text))
     package = Path(__file__).parents[1] / "lightning_dice"
-    folders = {"layouts", "phantom", "pictures", "paper", "callbacks"}  # each named as a whole
+    folders = {"layouts", "phantom", "pictures", "paper", "callbacks", "exports"}  # each named as a whole
     files = {path for path in package.rglob("*.py") if path.parent.name not in folders and path.name != "__init__.py"}
     assert {path.stem for path in files} | folders <= words
     conf = {path.name for path in (package.parent / "conf").iterdir() if path.is_dir()} - {"hydra", "report", "sweep"}

@@ -7,6 +7,7 @@ from lightning_dice.errors import InputError
 from lightning_dice.settings import (
     BenchmarkSettings,
     EvaluateSettings,
+    ExportSettings,
     PredictSettings,
     PrepareSettings,
     ReportSettings,
@@ -117,11 +118,12 @@ def test_all_problems_are_told_at_once_and_each_once():
         ("benchmark", BenchmarkSettings, ["steps=0"]),
         ("evaluate", EvaluateSettings, ["run=x", "checkpoint=first"]),
         ("predict", PredictSettings, ["run=x", "input=y", "output=z", "memory_limit_gb=-1"]),
+        ("export", ExportSettings, ["format=onnx", "output=y", "run=x", "checkpoint=first"]),
         ("report/report", ReportSettings, ["sweep=x", "+more=1"]),
     ],
 )
 def test_every_command_checks_its_own(command, kind, asked):
-    good = [override for override in asked if override.partition("=")[2] in "xyz"]
+    *good, _ = asked
     folder, _, name = command.rpartition("/")
     checked(composed(name, *good, folder=folder), kind)
     with pytest.raises(InputError, match=rf"^{asked[-1].removeprefix('+').partition('=')[0]}[=:]"):

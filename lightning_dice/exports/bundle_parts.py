@@ -1,11 +1,10 @@
-"""What the configuration of an exported MONAI bundle names beside MONAI's own parts: preparation, windows and the way
-back to the scan's grid, as in `lightning_dice.predict`.
+"""What an exported MONAI bundle names beside MONAI's own parts: `lightning_dice.predict`'s way to the grid and back.
 
-MONAI's own differ where it shows. `Spacingd` rounds the number of voxels otherwise and keeps more digits than the store's
-float16; `SlidingWindowInferer` blends by a constant or a Gaussian; and `Invertd` inverts the resampling of the image.
+MONAI's own differ where it shows. `Spacingd` rounds the number of voxels otherwise and keeps more digits than the
+store's float16, `SlidingWindowInferer` blends by a constant or a Gaussian, and `Invertd` resamples on another grid.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,7 +53,8 @@ class HannWindowInferer(Inferer):
         super().__init__()
         self.patch_size, self.overlap = patch_size, overlap
 
-    def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+    def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
+        assert isinstance(network, nn.Module)  # as the bundle's evaluator hands over
         volumes = torch.Tensor(inputs.cpu())  # without what MONAI has attached; blended in main memory, as predict does
         return torch.stack([sliding_window(network, image, self.patch_size, self.overlap, 1) for image in volumes])
 

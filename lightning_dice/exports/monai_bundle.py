@@ -1,4 +1,4 @@
-"""A network as a MONAI bundle: `python -m monai.bundle run` predicts with it, to the labels of `lightning_dice.predict`.
+"""A network as a MONAI bundle: `python -m monai.bundle run` predicts the labels of `lightning_dice.predict` with it.
 
 Format: https://docs.monai.io/en/stable/mb_specification.html.
 """
@@ -50,8 +50,8 @@ def write_monai_bundle(network: nn.Module, recipe: Recipe, folder: Path) -> str:
     """
     if strange := [text for text in _texts([recipe.network, recipe.labels.names]) if text.startswith(EVALUATED)]:
         raise InputError(
-            f"{folder}: {strange[0]!r} in the network's arguments or classes would be evaluated by MONAI; expected none "
-            f"that begins with {' '.join(EVALUATED)}"
+            f"{folder}: {strange[0]!r} in the network's arguments or classes would be evaluated by MONAI; expected "
+            f"none that begins with {' '.join(EVALUATED)}"
         )
     buffer = io.BytesIO()  # torch's own writer does not say that a disk is full
     torch.save({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, buffer)
@@ -63,7 +63,7 @@ def write_monai_bundle(network: nn.Module, recipe: Recipe, folder: Path) -> str:
         (made / "configs" / "metadata.json").write_text(json.dumps(_metadata(recipe), indent=4), encoding="utf-8")
         (made / "docs" / "README.md").write_text(_readme(recipe), encoding="utf-8")
         (made / "LICENSE").write_text(LICENSE, encoding="utf-8")
-    return f"MONAI bundle; python -m monai.bundle run --config_file {folder}/configs/inference.json, see its docs/README.md"
+    return f"MONAI bundle of {len(network.state_dict())} tensors; docs/README.md in it says how MONAI runs it"
 
 
 def _inference(recipe: Recipe) -> dict[str, Any]:
@@ -189,18 +189,18 @@ def _readme(recipe: Recipe) -> str:
     return f"""\
 # {markdown(", ".join(recipe.labels.names[1:]))} in CT
 
-{markdown(recipe.network["_target_"])}, exported by lightning-dice {__version__}. It works on voxels of {_sizes(recipe)} mm, in
-windows of {" × ".join(map(str, recipe.patch_size))} voxels, on {low:g} to {high:g} HU.
+{markdown(recipe.network["_target_"])}, exported by lightning-dice {__version__}.
+It works on voxels of {_sizes(recipe)} mm, in windows of {" × ".join(map(str, recipe.patch_size))} voxels,
+on {low:g} to {high:g} HU.
 
 ```sh
 pip install 'lightning-dice[bundle]=={__version__}'
 python -m monai.bundle run --config_file configs/inference.json --dataset_dir SCANS --output_dir LABELS
 ```
 
-from the bundle's folder (with `--bundle_root BUNDLE` from another one) writes a label map of each NIfTI file in the folder
-SCANS, on the scan's own grid. The labels are those of
-`python -m lightning_dice.predict precision=32-true`. Windows overlap by half; `--overlap 0` leaves that out. All logits of a
-scan are in main memory at once.
+from the bundle's folder (with `--bundle_root BUNDLE` from another one) writes a label map of each NIfTI file in the
+folder SCANS, on the scan's own grid. The labels are those of `python -m lightning_dice.predict precision=32-true`.
+Windows overlap by half; `--overlap 0` leaves that out. All logits of a scan are in main memory at once.
 
 | value | class |
 |---|---|

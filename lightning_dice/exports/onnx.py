@@ -17,7 +17,7 @@ LARGEST = 2 * 1024**3  # bytes of a protobuf file
 
 
 def write_onnx(network: nn.Module, recipe: Recipe, path: Path) -> str:
-    """Write the network as one ONNX file, with its recipe as JSON among the metadata; run it by onnxruntime, and compare.
+    """Write the network as one ONNX file, its recipe as JSON among the metadata; run it by onnxruntime, and compare.
 
     Args:
         network: maps (B, 1, X, Y, Z) to logits (B, L, X, Y, Z), float32, named `image` and `logits` in the file; in
@@ -41,8 +41,14 @@ def write_onnx(network: nn.Module, recipe: Recipe, path: Path) -> str:
     program = traced(network, recipe.patch_size, path)
     with atomic_write(path) as temporary:
         with quiet():
-            names = {"input_names": ["image"], "output_names": ["logits"]}
-            model = torch.onnx.export(program, dynamo=True, opset_version=OPSET, verbose=False, **names)
+            model = torch.onnx.export(
+                program,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=["image"],
+                output_names=["logits"],
+                verbose=False,
+            )
             assert model is not None  # which it is only without dynamo
             model.model.metadata_props[CHECKPOINT_KEY] = json.dumps(recipe.entry())
             model.save(temporary, external_data=False)

@@ -1,4 +1,4 @@
-"""Weights in a file of tensors that holds no code, which `lightning_dice.recipe.load_network` reads as it does a checkpoint."""
+"""Weights in a file without code, which `lightning_dice.recipe.load_network` reads as it does a checkpoint."""
 
 import json
 from pathlib import Path

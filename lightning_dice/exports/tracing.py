@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.fx.experimental.symbolic_shapes import is_concrete_int
 
 from lightning_dice.errors import InputError
 
@@ -47,7 +48,7 @@ def largest_difference(
     patch_size: Sequence[int],
     path: Path,
 ) -> float:
-    """How far apart the logits of both are, on noise: one patch, three, and a longer volume if the graph takes any size.
+    """How far apart the logits of both are, on noise: one patch, three, and one twice as long if the graph takes it.
 
     Args:
         other: the same network as read back from its file.
@@ -78,7 +79,7 @@ def largest_difference(
 def takes_any_size(program: ExportedProgram) -> bool:
     """Whether the graph's input may have any X, Y and Z."""
     image = next(node for node in reversed(program.graph.nodes) if node.op == "placeholder")
-    return not any(isinstance(size, int) for size in image.meta["val"].shape[2:])
+    return not any(is_concrete_int(size) for size in image.meta["val"].shape[2:])
 
 
 @contextlib.contextmanager
