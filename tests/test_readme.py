@@ -110,10 +110,11 @@ def test_pictures_and_files_that_readme_shows_are_there():
 def test_the_table_of_swaps_names_all_that_is_shipped():
     (table,) = re.findall(r"### Swap\n\n(.*?)\n\n", README, re.DOTALL)
     rows = dict(re.findall(r"^\| `([\w.]+)=` \| (.*)$", table, re.MULTILINE))
-    assert list(rows) == ["loss", "loss.weighting", "optim", "schedule", "network"]
-    papers = {"uniform", "simple", "square", "adam", "constant", "unet3d", "unet3d_narrow", "unet3d_tiny"}
+    swaps = ["loss", "loss.weighting", "optim", "schedule", "network", "transform", "callbacks", "logger"]
+    assert list(rows) == [*swaps, "init_from", "data.folds"]
+    papers = {"uniform", "simple", "square", "adam", "constant", "unet3d", "unet3d_narrow", "unet3d_tiny", "none"}
     conf = Path(__file__).parents[1] / "conf"
-    for group in ("loss", "optim", "schedule", "network"):
+    for group in ("loss", "optim", "schedule", "network", "transform", "callbacks", "logger"):
         shipped = {path.stem for path in (conf / group).glob("*.yaml")} - papers
         assert set(re.findall(r"`(\w+)`", rows[group].split(" | ")[0])) == shipped
     (typed, folder) = re.findall(r"`(loss=dice_ce[^`]+)`", README)

@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from lightning_dice.build import build_module, settle
 from lightning_dice.checkpoints import read_checkpoint
 from lightning_dice.errors import InputError
+from lightning_dice.recipe import load_network
 from lightning_dice.runs import read_json
 from lightning_dice.train import train
 from tests.test_config import composed, names, with_one_case
@@ -122,14 +123,21 @@ def test_without_a_schedule_there_is_none(nnunet_root, tmp_path):
     assert "schedule" not in run.folder.name
 
 
-def test_several_at_once(nnunet_root, tmp_path):
-    asked = ["loss=dice_ce", "loss.weighting=simple", "optim=sgd", "optim.lr=0.02", "schedule=cosine"]
-    run = trained(tmp_path, nnunet_root, *asked, "network.levels=2", "overlap=0.5")
+def test_one_of_each_at_once(nnunet_root, tmp_path):
+    before = trained(tmp_path, nnunet_root, "network=segresnet", "network.init_filters=8")
+    asked = ["loss=dice_ce", "loss.weighting=simple", "optim=sgd", "optim.lr=0.02", "schedule=cosine", "overlap=0.5"]
+    asked += ["transform=flip", "network=segresnet", "network.init_filters=8", f"init_from='{before.last}'"]
+    asked += ["callbacks=[early_stopping,ema]", "logger=csv", "data.validation=0.1", "data.folds=3", "data.fold=1"]
+    run = trained(tmp_path, nnunet_root, *asked, "+trainer.gradient_clip_val=1", "labels.classes=[liver,spleen]")
     check_points(run)
     assert run.folder.name.startswith("loss=dice_ce,lr=0.02,seed=0,")
-    (optimizer,) = read_checkpoint(run.last)["optimizer_states"]
+    checkpoint = read_checkpoint(run.last)
+    (optimizer,) = checkpoint["optimizer_states"]
     assert "momentum_buffer" in optimizer["state"][0]
     assert optimizer["param_groups"][0]["lr"] == pytest.approx(0)  # at the end of the cosine
+    network, recipe = load_network(run.last)
+    assert type(network).__name__ == "SegResNet"
+    assert recipe.labels.names == ("background", "liver", "spleen")
 
 
 @pytest.mark.parametrize(
