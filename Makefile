@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m lightning_dice
 
-.PHONY: help demo grid bench scale kill fuzz test lint
+.PHONY: help demo grid bench scale kill fuzz simulate test lint
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
@@ -30,6 +30,9 @@ kill: .venv/installed  ## kill runs and reports at some 20 bad moments, and comp
 
 fuzz: .venv/installed  ## ten minutes of random settings and damaged files: no traceback, no hang, no wrong table
 	$(BIN)/python -m pytest -q -s -m long tests/test_fuzz.py
+
+simulate: .venv/installed  ## wrong answers of the report's statistics on thousands of made-up grids, in a quarter of an hour
+	$(BIN)/python -m pytest -q -s -m long tests/test_simulation.py
 
 test: lint  ## lint, then all tests
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder

@@ -20,19 +20,21 @@ from filelock import FileLock, Timeout
 from lightning_fabric import Fabric
 from omegaconf import DictConfig, open_dict
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
-from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from lightning_dice.callbacks.curves import CurvesLogger
 from lightning_dice.callbacks.overlays import OverlayPictures
 from lightning_dice.callbacks.scoring import TestResults
+from lightning_dice.callbacks.stopping import check_stopping, check_validates
 from lightning_dice.callbacks.timing import ProgressBar, StepTimes
 from lightning_dice.checkpoints import CheckpointFiles, LastCheckpoint
 from lightning_dice.config import plain, shipped_labels
 from lightning_dice.data.datamodule import CTDataModule
 from lightning_dice.data.labels import LabelChoice, label_set
 from lightning_dice.errors import InputError
+from lightning_dice.loggers import check_loggers
 from lightning_dice.losses import build_loss, taken_by_loss
 from lightning_dice.module import OptimizerFactory, ScheduleFactory, SegmentationModule
 from lightning_dice.network import channels_last
@@ -47,6 +49,7 @@ QUIET = (  # warnings of Lightning's that are none here
     r"You're resuming from a checkpoint that ended before the epoch ended.*",  # our loader starts at the step
     r"Checkpoint directory .* exists and is not empty.*",  # because the run goes on in its folder
     r"Total length of `list` across ranks is zero.*",  # a run without a validation split
+    r"Experiment logs directory .* exists and is not empty.*",  # of a session that began at the same step
     r"The '\w+_dataloader' does not have many workers.*",  # cutting a mapped volume takes none
 )
 
@@ -79,7 +82,9 @@ def settle(config: DictConfig) -> DictConfig:
         rates = refusing("schedule", _rates, made, config.trainer.max_steps)
         if wrong := [rate for rate in rates if not 0 <= rate < float("inf")]:
             raise InputError(f"schedule: comes to a learning rate of {wrong[0]}; expected finite ones from 0")
-    build_trainer(config, logger=False, devices=config.trainer.devices)
+    check_loggers(config.logger)
+    trainer = build_trainer(config, logger=False, devices=config.trainer.devices)
+    check_validates(trainer, config.data.validation > 0)
     return config
 
 
@@ -204,14 +209,24 @@ def build_trainer(config: DictConfig, callbacks: Sequence[pl.Callback] = (), **s
     several = config.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.device_count() > 1
     if several and config.trainer.devices == 1 and "devices" not in settings:
         settings["devices"] = [claim_gpu()[0]]
-    own = [instantiated(callback, "trainer.callbacks") for callback in config.trainer.get("callbacks", ())]
-    return instantiated(config.trainer, "trainer", callbacks=[*callbacks, *own], **settings)
+    own = [("trainer.callbacks", callback) for callback in config.trainer.get("callbacks", ())]
+    own += [(f"callbacks.{name}", callback) for name, callback in config.get("callbacks", {}).items()]
+    made = [(name, instantiated(callback, name)) for name, callback in own]
+    for name, callback in made:
+        check_stopping(callback, name)
+    return instantiated(config.trainer, "trainer", callbacks=[*callbacks, *(one for _, one in made)], **settings)
 
 
 def build_training(
-    config: DictConfig, run: Run, data: CTDataModule, times: StepTimes, results: TestResults, step: int
+    config: DictConfig,
+    run: Run,
+    data: CTDataModule,
+    times: StepTimes,
+    results: TestResults,
+    step: int,
+    loggers: Sequence[Logger] = (),
 ) -> pl.Trainer:
-    """A trainer that leaves in the run's folder what `runs.py` says, from `step` on."""
+    """A trainer that leaves in the run's folder what `runs.py` says, from `step` on, and tells it `loggers` too."""
     callbacks = [times, results, OverlayPictures(), LastCheckpoint(run)]
     if data.split.validation:
         where: dict[str, Any] = {"dirpath": run.checkpoints, "filename": run.best.stem, "enable_version_counter": False}
@@ -221,13 +236,15 @@ def build_training(
     if config.trainer.enable_progress_bar:
         callbacks.append(ProgressBar(run.folder.name, times))
     board = TensorBoardLogger(run.tensorboard, name="", version="", default_hp_metric=False, purge_step=step + 1)
-    return build_trainer(
+    trainer = build_trainer(
         config,
         callbacks,
-        logger=[board, CurvesLogger(run)],
+        logger=[board, CurvesLogger(run), *loggers],
         profiler=times.wait,
         plugins=[CheckpointFiles(run)],
     )
+    check_validates(trainer, bool(data.split.validation))
+    return trainer
 
 
 def build_fabric(accelerator: str, precision: str) -> Fabric:

@@ -53,12 +53,24 @@ class LastCheckpoint(Checkpoint):
     Ctrl-C lets the iteration end, with its validation if it has one, saves, and raises `Interrupted`; a second one
     ends at once, and the run goes on from the checkpoint before. SIGTERM, which a cluster sends before it takes a
     machine away, is Lightning's: it ends after the iteration too, and is saved here.
+
+    A training that a callback stopped stays stopped: the checkpoint says so, and a resumed run goes on with the test.
     """
 
     def __init__(self, run: Run):
         self.run = run
         self._asked_to_stop = False
         self._handler: Any = None
+        self._stopped_early = False
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"stopped_early": self._stopped_early}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._stopped_early = state_dict["stopped_early"]
+
+    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        trainer.should_stop = self._stopped_early
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._saved = time.monotonic()
@@ -74,6 +86,7 @@ class LastCheckpoint(Checkpoint):
             raise Interrupted(f"stopped after step {trainer.global_step} of {trainer.max_steps}")
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._stopped_early = trainer.should_stop
         self._save(trainer)
         self._give_back()
         if self._asked_to_stop:
@@ -82,7 +95,8 @@ class LastCheckpoint(Checkpoint):
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
         self._give_back()
         batches = trainer.fit_loop.epoch_loop.batch_idx + 1
-        if isinstance(exception, SIGTERMException) and batches % trainer.accumulate_grad_batches == 0:
+        is_whole = batches % trainer.accumulate_grad_batches == 0
+        if isinstance(exception, SIGTERMException) and is_whole and not trainer.should_stop:  # whose end was to come
             self._save(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:

@@ -7,6 +7,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeGuard
 
 import hydra
@@ -95,10 +96,32 @@ def _quoted(argument: str, paths: Sequence[str]) -> str:
     """An override in which Hydra takes for a text what is one: a path, or a choice that looks like a number."""
     name, is_override, value = argument.partition("=")
     is_choice = (config_folder() / name).is_dir() and re.fullmatch(r"[\d.eE+-]+|true|false", value, re.IGNORECASE)
-    if not is_override or not (name in paths or is_choice) or value[:1] in ("'", '"'):
+    is_list = value[:1] == "[" and value[-1:] == "]"
+    if not is_override or not (name in paths or is_choice) or value[is_list : is_list + 1] in ("'", '"'):
         return argument
+    if is_list:
+        return f"{name}=[{','.join(map(_text, _paths(value[1:-1])))}]"
+    return f"{name}={_text(value)}"
+
+
+def _text(value: str) -> str:
+    """As a text of Hydra's grammar."""
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"{name}='{escaped}'"
+    return f"'{escaped}'"
+
+
+def _paths(listed: str) -> list[str]:
+    """Paths between commas, which may hold commas of their own: each is the longest that exists, or else goes on
+    through the KEY=VALUE that a run's name is made of."""
+    parts, found = listed.split(","), []
+    while parts:
+        lengths = range(len(parts), 0, -1)
+        exists = [n for n in lengths if Path(",".join(parts[:n]).strip()).expanduser().exists()]
+        named = [n for n in lengths if all(re.match(r"[\w.]+=[^/]*$", part) for part in parts[1:n])]
+        count = (exists or named)[0]
+        found.append(",".join(parts[:count]).strip())
+        del parts[:count]
+    return found
 
 
 def _is_fixable(error: Exception) -> bool:

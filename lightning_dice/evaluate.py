@@ -1,5 +1,8 @@
 """python -m lightning_dice.evaluate run=FOLDER: score a trained network on its test cases or on another data set."""
 
+import hashlib
+import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,9 +15,9 @@ from lightning_dice.cli import command
 from lightning_dice.data.datamodule import ALL_CASES
 from lightning_dice.data.labels import LabelChoice
 from lightning_dice.errors import InputError
+from lightning_dice.members import check_tests, load_members, runs_of
 from lightning_dice.module import SegmentationModule
 from lightning_dice.pictures.tables import scores_table
-from lightning_dice.recipe import load_network
 from lightning_dice.runs import Run, read_config, read_json, write_json
 from lightning_dice.settings import DataSettings, EvaluateSettings
 from lightning_dice.trust import check_trust
@@ -24,6 +27,9 @@ from lightning_dice.validation import check, checked
 def evaluate(config: DictConfig) -> Run:
     """Score a run's network, and write scores, predictions and a picture to `RUN/evaluate/DATA,CHECKPOINT/`.
 
+    Several runs' networks are scored as one, into `evaluate/DATA,CHECKPOINT,combine=HOW,runs=DIGEST/` in the folder
+    that they share; `ensemble.json` in it names them.
+
     Scores are told on two grids: on the prepared one as in training and in the paper, and on the scans' own ones.
 
     Without `data=` the run's own test cases are scored, prepared as in training. All cases of another data set are test
@@ -31,16 +37,19 @@ def evaluate(config: DictConfig) -> Run:
     configuration names only this package's own objects are built, unless `trust` is true.
 
     Raises:
-        InputError: no such run or checkpoint, one that names others' code, a data set that cannot be used, or one that
-            changed since the training.
+        InputError: no such run or checkpoint, one that names others' code, runs that do not go together, a data set
+            that cannot be used, or one that changed since the training.
     """
     checked(config, EvaluateSettings)
-    trained = Run(Path(config.run).expanduser())
+    runs = runs_of(config.run)
+    trained = runs[0]
     trained_config = OmegaConf.create(read_config(trained))
-    network, recipe = load_network(trained.checkpoint(config.checkpoint), config.trust)
+    members = load_members(runs, config.checkpoint, config.combine, config.trust)
+    recipe = members.recipe
     labels = LabelChoice(recipe.labels, outputs="all")
     overlap = trained_config.overlap if config.overlap is None else config.overlap
     if config.get("data") is None:
+        check_tests(runs)
         trained_config.data.transform = None  # for training only
         trained_config.data.num_workers = 0  # a prepared volume is there at once; no shared memory is needed
         trained_config.data.pop("labels", None)  # of version 0.1; the classes are the network's
@@ -60,16 +69,32 @@ def evaluate(config: DictConfig) -> Run:
         data = build_datamodule(config, labels)
         data.setup()
 
-    module = SegmentationModule(network, recipe, overlap=overlap, taught=data.taught)
-    run = Run(trained.folder / "evaluate" / f"{data.name},{config.checkpoint}")
+    module = SegmentationModule(members.networks, recipe, overlap=overlap, taught=data.taught)
+    run = _results_of(runs, f"{data.name},{config.checkpoint}", config.combine)
     results, native = TestResults(run, data), NativeScores(run, data)
     trainer = build_trainer(config, callbacks=[results, native], logger=False)
     trainer.test(module, datamodule=data, verbose=False)
     summary = results.summary | native.summary
     write_json(run.summary, summary)
+    if len(runs) > 1:
+        described = {"combine": config.combine, "checkpoint": config.checkpoint, "data": data.fingerprint}
+        described |= {"runs": [str(one.folder) for one in runs]}
+        described |= {"organs": {organ: str(one.folder) for organ, one in members.deciding.items()}}
+        write_json(run.ensemble, described)
     print(f"\n{len(data.split.test)} cases of {data.root}, written to {run.folder}\n")
     print(f"{scores_table(summary)}\n\non the scans' own grids:\n\n{scores_table(summary['native'])}")
     return run
+
+
+def _results_of(runs: Sequence[Run], name: str, combine: str) -> Run:
+    """Where scores go: below the run, or below the folder that several share."""
+    if len(runs) == 1:
+        return Run(runs[0].folder / "evaluate" / name)
+    folders = [run.folder.resolve() for run in runs]
+    shared = Path(os.path.commonpath([folder.parent for folder in folders]))
+    names = sorted(str(folder.relative_to(shared)) for folder in folders)
+    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
+    return Run(shared / "evaluate" / f"{name},combine={combine},runs={digest}")
 
 
 if __name__ == "__main__":

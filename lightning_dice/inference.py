@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
+from lightning_dice.ensemble import Ensemble
 from lightning_dice.errors import InputError
 
 PROGRAM_GB = 1.2  # libraries, and one window of the paper's network
@@ -26,7 +27,8 @@ def sliding_window(
     averaged, with the weights of a Hann window unless `overlap` is 0.
 
     Args:
-        network: maps (B, C, *patch_size) to logits (B, L, *patch_size); call `network.eval()` before.
+        network: maps (B, C, *patch_size) to logits (B, L, *patch_size), or several that do and are combined after each
+            one's windows; call `network.eval()` before.
         image: (C, X, Y, Z), prepared as in training; patches go to the network's device, the rest stays where it is. A
             volume smaller than a window is padded with zeros, and its logits are cropped.
         patch_size: of the windows, in voxels.
@@ -40,6 +42,9 @@ def sliding_window(
     Raises:
         InputError: an overlap outside [0, 1).
     """
+    if isinstance(network, Ensemble):
+        each = (sliding_window(one, image, patch_size, overlap, batch_size) for one in network.networks)
+        return network.combine(each)
     device = next(network.parameters()).device
     missing = [max(patch - size, 0) for patch, size in zip(patch_size, image.shape[1:], strict=True)]
     sides = [side for m in reversed(missing) for side in (m // 2, m - m // 2)]  # of the last axis first
@@ -131,6 +136,7 @@ def plan_slabs(
     overlap: float,
     limit_gb: float,
     whole: bool = False,
+    further_weights: int = 0,
 ) -> tuple[int, float]:
     """How many layers of windows a slab may have to keep to the memory, and what that comes to.
 
@@ -141,6 +147,7 @@ def plan_slabs(
         classes: of the network.
         limit_gb: for the whole process.
         whole: all logits are kept, so that there is one slab.
+        further_weights: bytes of those of the networks beside the first.
 
     Returns:
         The layers, and an estimate of the peak in GB.
@@ -160,7 +167,7 @@ def plan_slabs(
     slice_ = times * FLOAT * classes * max(prepared[0], patch_size[0]) * max(prepared[1], patch_size[1])
 
     def peak_gb(rows: int) -> float:
-        return PROGRAM_GB + max(before, held + slice_ * (patch + (rows - 1) * stride)) / 1e9
+        return PROGRAM_GB + further_weights / 1e9 + max(before, held + slice_ * (patch + (rows - 1) * stride)) / 1e9
 
     fewest = len(starts) if whole else min(-(-patch // stride) + 1, len(starts))  # what one slice can take
     if peak_gb(fewest) > limit_gb:
@@ -242,15 +249,3 @@ def _interpolate(values: Tensor, dim: int, places: np.ndarray) -> Tensor:
     return torch.lerp(
         values.index_select(dim, torch.from_numpy(below)), values.index_select(dim, torch.from_numpy(above)), share
     )
-
-
-class Mirrored(nn.Module):
-    """A network that also sees each patch mirrored along every combination of axes, and averages the logits."""
-
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network = network
-
-    def forward(self, image: Tensor) -> Tensor:
-        flips = [axes for count in range(4) for axes in itertools.combinations((2, 3, 4), count)]
-        return sum(self.network(image.flip(axes)).flip(axes) for axes in flips) / len(flips)

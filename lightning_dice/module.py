@@ -109,9 +109,11 @@ class SegmentationModule(pl.LightningModule):
             return  # in the middle of an iteration
         interval = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # one of its connectors sets it
         if self.global_step % interval == 0 or self.global_step == self.trainer.max_steps:
-            self._check_losses()
-            self._log_point("train", torch.stack(self._losses), dice_from_counts(torch.stack(self._counts).sum(dim=0)))
-            self._losses, self._counts, self._cases = [], [], []
+            self._log_training()
+
+    def on_train_epoch_end(self) -> None:
+        if self._losses:  # of a training that was stopped early
+            self._log_training()
 
     def on_validation_epoch_start(self) -> None:
         self._validation: list[tuple[Tensor, Tensor]] = []
@@ -140,7 +142,9 @@ class SegmentationModule(pl.LightningModule):
 
     def _segment(self, batch: Batch) -> Tensor:
         """The taught classes' logits (1, K, X, Y, Z) of the one volume in the batch."""
-        return self.taught_logits(sliding_window(self, batch.image[0], self.recipe.patch_size, self.overlap)[None])
+        return self.taught_logits(
+            sliding_window(self.network, batch.image[0], self.recipe.patch_size, self.overlap)[None]
+        )
 
     def target(self, label: Tensor) -> Tensor:
         """Indices of the data's classes, of any shape → places among the taught ones, uint8; of others background's."""
@@ -165,6 +169,11 @@ class SegmentationModule(pl.LightningModule):
         rest = [place for place in range(len(self.recipe.labels)) if place not in places]
         background = logits[:, rest].float().logsumexp(dim=1, keepdim=True)
         return torch.cat([background, logits[:, places].float()], dim=1)
+
+    def _log_training(self) -> None:
+        self._check_losses()
+        self._log_point("train", torch.stack(self._losses), dice_from_counts(torch.stack(self._counts).sum(dim=0)))
+        self._losses, self._counts, self._cases = [], [], []
 
     def _log_point(self, stage: str, losses: Tensor, dice: Tensor) -> None:
         values = {f"{stage}/loss": losses.mean().item()}
@@ -191,7 +200,8 @@ class SegmentationModule(pl.LightningModule):
         """
         if self._losses:
             self._check_losses()
-        for name, value in checkpoint["state_dict"].items():
+        averaged_from = checkpoint.get("current_model_state", {})  # where the state is of averaged weights
+        for name, value in (*checkpoint["state_dict"].items(), *averaged_from.items()):
             if not value.isfinite().all():
                 raise InputError(
                     f"{name} is not finite after step {self.global_step}: the training diverged; {DIVERGED}"

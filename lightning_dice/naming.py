@@ -19,9 +19,15 @@ PAPERS = "paper"  # the label set that goes without saying
 # Where files lie and what they are computed on is not part of what a run is; everything else is.
 NOT_PART_OF_A_RUN = (
     "output_dir", "cache", "rerun", "preset", "data.root", "data.store", "data.num_workers", "data.on_error",
-    "trainer.accelerator", "trainer.devices", "trainer.enable_progress_bar",
+    "trainer.accelerator", "trainer.devices", "trainer.enable_progress_bar", "logger",
 )  # fmt: skip
-NEWER = ("init_from",)  # null is as good as absent, as it is in runs of before
+NEWER = (
+    "init_from",
+    "callbacks",
+    "data.folds",
+    "data.fold",
+)  # null or empty is as good as absent, as it is in runs of before
+CALLBACKS = "callbacks"  # a group of which a run's name says all the files that are chosen
 # Groups of which a run's name says the file that the settings are those of, and where these stand.
 TOLD_BY_FILE = {
     "network": ("network",), "optim": ("optim",), "schedule": ("schedule",), "transform": ("data", "transform"),
@@ -59,6 +65,14 @@ def file_name(group: str, settings: Any, usual: str | None = None) -> Any:
     return min(differing, key=lambda name: (differing[name], name != usual), default=target)
 
 
+def told_name(config: dict[str, Any], group: str, usual: str | None = None) -> Any:
+    """What a run's name says of a group of which it says the file, or the files; see `file_name`."""
+    if group != CALLBACKS:
+        return file_name(group, settings_of(config, group), usual)
+    chosen = config.get(CALLBACKS) or {}
+    return ("+".join(sorted(map(str, chosen))) or "none") if isinstance(chosen, dict) else chosen
+
+
 def settings_of(config: dict[str, Any], group: str) -> Any:
     """A run's settings of a group that its name says the file of."""
     settings: Any = config
@@ -81,10 +95,13 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Dotted keys to values, without those that are not part of a run."""
     found: dict[str, Any] = {}
     for key, value in config.items():
+        name = f"{prefix}{key}"
+        if name in NOT_PART_OF_A_RUN or (name in NEWER and value in (None, {})):
+            continue
         if isinstance(value, dict) and value:
-            found |= flat(value, f"{prefix}{key}.")
-        elif prefix + key not in NOT_PART_OF_A_RUN and not (value is None and prefix + key in NEWER):
-            found[prefix + key] = value
+            found |= flat(value, f"{name}.")
+        else:
+            found[name] = value
     return found
 
 
@@ -111,18 +128,22 @@ def setting_text(value: Any) -> str:
 
 
 def _variant(config: dict[str, Any]) -> list[str]:
-    """KEY=VALUE of each setting that is not the preset's; of another network, optimiser, schedule or transform its
-    name, and what is not its file's."""
+    """KEY=VALUE of each setting that is not the preset's; of another network, optimiser, schedule or transform and of
+    other callbacks their names, and what is not their files'."""
     preset = _preset(config)
     chosen: dict[str, Any] = {}
     for group, place in TOLD_BY_FILE.items():
-        usual = file_name(group, settings_of(preset, group))
-        if (name := file_name(group, settings_of(config, group), usual)) != usual:
+        usual = told_name(preset, group)
+        if (name := told_name(config, group, usual)) != usual:
             *parents, key = place
             own, expected = (reduce(dict.__getitem__, parents, part) for part in (config, preset))
             filed = own[key] and {"_target_": own[key]["_target_"]} | _files(group).get(name, {})
             expected[key] = plain(OmegaConf.create({"trainer": config["trainer"], group: filed}))[group]
             chosen |= {group: name} | _left_out(expected[key], own[key], ".".join(place))
+    if (names := told_name(config, CALLBACKS)) != told_name(preset, CALLBACKS):
+        files, added = _files(CALLBACKS), config[CALLBACKS]
+        preset[CALLBACKS] = {name: files.get(name, {name: {}})[name] for name in added}
+        chosen |= {CALLBACKS: names} | _left_out(preset[CALLBACKS], added, CALLBACKS)
     settings, usual_settings = flat(config), flat(preset)
     told = chosen | {
         key: value

@@ -38,6 +38,8 @@ def refusing(name: str, factory: Callable[..., Any], *arguments: Any) -> Any:
     """Call what was partly built; what it says about its arguments becomes one line."""
     try:
         return factory(*arguments)
+    except InputError:  # which is one line already
+        raise
     except REFUSALS as error:
         raise InputError(f"{name}: {' '.join(str(error).split())}") from error
 

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import torch
 from omegaconf import DictConfig
-from torch import nn
 
 from lightning_dice.build import build_fabric
 from lightning_dice.cli import command
@@ -18,12 +17,14 @@ from lightning_dice.data.label_maps import LABEL_MAP_ENDINGS, write_dicom_seg, w
 from lightning_dice.data.organs import check_missing, check_organs
 from lightning_dice.data.scans import Scan, find_scans, read_scan, scan_name
 from lightning_dice.data.volumes import from_ras, prepare_image, prepared_step, spacing_mm, to_ras
+from lightning_dice.ensemble import Ensemble, Mirrored
 from lightning_dice.errors import InputError
 from lightning_dice.files import atomic_write
-from lightning_dice.inference import Mirrored, plan_slabs, sliding_window_slabs, to_native
+from lightning_dice.inference import plan_slabs, sliding_window_slabs, to_native
+from lightning_dice.members import load_members, runs_of
 from lightning_dice.pictures.slices import Pictured, slices_figure
-from lightning_dice.recipe import Recipe, load_network
-from lightning_dice.runs import Run, write_table
+from lightning_dice.recipe import Recipe
+from lightning_dice.runs import write_table
 from lightning_dice.settings import PredictSettings
 from lightning_dice.validation import checked
 
@@ -47,10 +48,13 @@ def predict(config: DictConfig) -> pd.DataFrame:
     fabric = build_fabric(config.accelerator, config.precision)
     if config.ending not in LABEL_MAP_ENDINGS:
         raise InputError(f"ending={config.ending}: expected one of {', '.join(LABEL_MAP_ENDINGS)}")
-    network, recipe = load_network(Run(Path(config.run).expanduser()).checkpoint(config.checkpoint), config.trust)
-    network = Mirrored(network) if config.mirror else network
-    network = fabric.setup_module(network)
-    print(f"{config.run}: {fabric.strategy.precision.precision} on {fabric.device}")
+    runs = runs_of(config.run)
+    members = load_members(runs, config.checkpoint, config.combine, config.trust)
+    networks = members.networks.map(
+        lambda network: fabric.setup_module(Mirrored(network) if config.mirror else network)
+    )
+    told = ", ".join(str(run.folder) for run in runs)
+    print(f"{told}: {fabric.strategy.precision.precision} on {fabric.device}")
 
     output = Path(config.output).expanduser()
     volumes, findings, problems = [], [], []
@@ -61,7 +65,7 @@ def predict(config: DictConfig) -> pd.DataFrame:
             other = names.setdefault(name, path)
             if other != path:
                 raise InputError(f"{path}: has the name of {other}, and its label map would too; rename one of them")
-            row, found = _predict(config, network, recipe, path, read_scan(path, config.series), output)
+            row, found = _predict(config, networks, members.recipe, path, read_scan(path, config.series), output)
             volumes.append(row)
             findings += found
         except InputError as problem:
@@ -78,7 +82,7 @@ def predict(config: DictConfig) -> pd.DataFrame:
 
 
 def _predict(
-    config: DictConfig, network: nn.Module, recipe: Recipe, path: Path, scan: Scan, output: Path
+    config: DictConfig, networks: Ensemble, recipe: Recipe, path: Path, scan: Scan, output: Path
 ) -> tuple[dict[str, object], list[Finding]]:
     """Write what is asked for of one scan; its row of volumes, and the warnings, which are told too."""
     if config.dicom_seg and not scan.is_dicom:
@@ -99,12 +103,13 @@ def _predict(
     preparation = recipe.at_spacing
     step = prepared_step(affine, preparation)
     sizes = hu.shape, hu.itemsize, step, len(labels), recipe.patch_size
-    rows, peak_gb = plan_slabs(*sizes, config.overlap, config.memory_limit_gb, whole=config.probabilities)
+    limits = config.overlap, config.memory_limit_gb, config.probabilities, networks.further_weights
+    rows, peak_gb = plan_slabs(*sizes, *limits)
     print(f"{scan.name}: {' × '.join(map(str, scan.voxels.shape))} voxels, up to {peak_gb:.1f} GB of memory")
     image, grid = prepare_image(hu, affine, preparation)
     prepared = torch.from_numpy(image).float()[None]
     slabs: Iterable[torch.Tensor] = sliding_window_slabs(
-        network, prepared, recipe.patch_size, config.overlap, 1, rows, progress=True
+        networks, prepared, recipe.patch_size, config.overlap, 1, rows, progress=True
     )
     if config.probabilities:
         logits = torch.cat(list(slabs), dim=-1)

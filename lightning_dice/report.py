@@ -1,5 +1,6 @@
 """python -m lightning_dice.report sweep=FOLDER: the paper's table and figures from a grid's runs, finished or not."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,15 +8,18 @@ from omegaconf import DictConfig
 
 from lightning_dice.cli import command
 from lightning_dice.files import atomic_write
+from lightning_dice.paper.ensembles import ensemble_lines, ensemble_table, read_ensembles
 from lightning_dice.paper.figure1 import grid_curves
 from lightning_dice.paper.grid import Cell, is_papers, read_grid
 from lightning_dice.paper.observations import observe, observe_printed
 from lightning_dice.paper.page import page_html, worst_cases
 from lightning_dice.paper.published import NOTES, WEIGHTINGS
+from lightning_dice.paper.rates import rate_lines, rates_figure
 from lightning_dice.paper.remarks import remarks_on
 from lightning_dice.paper.segmentations import picture, typical_case, weighting_figure
 from lightning_dice.paper.statistics import compare_cells, ranking
 from lightning_dice.paper.table1 import grid_table, latex_table, markdown_table
+from lightning_dice.paper.variance import variance_lines, variance_table
 from lightning_dice.pictures.slices import Pictured
 from lightning_dice.pictures.surfaces import has_off_screen_gl
 from lightning_dice.runs import write_table
@@ -37,22 +41,28 @@ def report(config: DictConfig) -> Path:
     cells = grid.cells
     folder = Path(config.output).expanduser()
     is_comparable = is_papers(grid.labels)
-    table, pairs = grid_table(cells), compare_cells(cells)
+    table, pairs, variances = grid_table(cells), compare_cells(cells), variance_table(cells)
+    rates, spread = rate_lines(cells, table), variance_lines(variances)
     observations = list(zip(observe(cells), observe_printed(), strict=True)) if is_comparable else []
     pictures, missing = _pictures(cells)
-    remarks = [*remarks_on(grid, pairs), *missing]
+    ensembles, unread = read_ensembles(config.sweep, grid)
+    together = ensemble_table(cells, ensembles)
+    remarks = [*remarks_on(grid, pairs), *missing, *unread]
     if pictures and not has_off_screen_gl():
         remarks.append("Surfaces are drawn by matplotlib, because PyVista has no off-screen GL on this machine.")
     notes = [*remarks, *NOTES] if is_comparable else remarks
 
-    _write(folder / "table1.md", markdown_table(table, notes))
+    _write(folder / "table1.md", markdown_table(table, notes, spread))
     _write(folder / "table1.tex", latex_table(table))
     printed = [] if is_comparable else ["printed", "difference"]
     write_table(folder / "table1.csv", table.drop(columns=printed))
     write_table(folder / "statistics.csv", pairs)
-    figure = grid_curves(cells)
-    for ending in ("png", "svg"):
-        with atomic_write(folder / f"figure1.{ending}") as path:
+    write_table(folder / "variance.csv", variances)
+    if len(together):
+        write_table(folder / "ensembles.csv", together)
+    figures = {"figure1": grid_curves(cells), **({"rates": rates_figure(rates)} if rates else {})}
+    for (name, figure), ending in itertools.product(figures.items(), ("png", "svg")):
+        with atomic_write(folder / f"{name}.{ending}") as path:
             figure.savefig(path, dpi=min(200, WIDEST // figure.get_figwidth()))
     case = typical_case(cells)
     typical = pictures.get(case, {}) if case else {}
@@ -62,11 +72,13 @@ def report(config: DictConfig) -> Path:
             with atomic_write(folder / f"figure{number}.png") as path:
                 weighting_figure(loss, shown).savefig(path, dpi=200)
     ranks = ranking(cells, pairs)
-    lines = {"Cells": [f"{cell.name}: {cell.states}" for cell in cells], "Ranking": ranks, "Notes": notes}
-    _write(folder / "index.html", page_html(cells, table, pairs, lines, observations, pictures))
+    states = [f"{cell.name}: {cell.states}" for cell in cells]
+    lines = {"Cells": states, "Ranking": ranks, "Ensembles": [one.told for one in ensembles], "Notes": notes}
+    tables = table, pairs, rates, variances, together
+    _write(folder / "index.html", page_html(cells, *tables, lines, observations, pictures))
 
-    claims = [f"{ours.claim}: {ours.answer} ({ours.figures})" for ours, _ in observations]
-    told = lines["Cells"], ranks, claims, remarks, [f"written to {folder}"]
+    claims = [f"{ours.claim}: {ours.told} ({ours.figures})" for ours, _ in observations]
+    told = states, ranks, spread, ensemble_lines(together), claims, remarks, [f"written to {folder}"]
     print("\n\n".join("\n".join(said) for said in told if said))
     return folder
 

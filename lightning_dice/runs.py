@@ -107,6 +107,11 @@ class Run:
         return self.folder / "cases.json"
 
     @property
+    def ensemble(self) -> Path:
+        """JSON: of an evaluation of several runs, which ones, and how they were combined."""
+        return self.folder / "ensemble.json"
+
+    @property
     def curves(self) -> Path:
         """Picture of the learning curves."""
         return self.folder / "curves.png"

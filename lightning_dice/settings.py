@@ -29,6 +29,10 @@ Name = Annotated[
         description="a folder's name: up to 100 letters, digits, blanks and . + - = , @ ( ), a letter or digit first"
     ),
 ]
+Runs = Annotated[
+    Text | Annotated[list[Text], Field(min_length=1)], Field(description="a run's folder, or a list of them")
+]
+Combine = Annotated[Literal["mean", "organs"], Field(description="mean or organs")]
 Checkpoint = Annotated[Literal["last", "best"], Field(description="last or best")]
 
 
@@ -79,6 +83,11 @@ class Schedule(BaseModel):
     ]
 
 
+Objects = Annotated[
+    dict[str, OpenSettings], Field(description="objects by names of their own, each with its _target_ and arguments")
+]
+
+
 class LayoutSettings(OpenSettings):
     """What the package's own layouts take; one of the user's may take more."""
 
@@ -117,6 +126,8 @@ class DataSettings(Settings):
     preparation: PreparationSettings
     test: Share
     validation: Share
+    folds: Annotated[int | None, Field(strict=True, ge=2, description="an integer from 2, or null")] = None
+    fold: Annotated[CountOrZero | None, Field(description="an integer from 0, or null")] = None
     split_seed: Seed
     exclude: Annotated[list[str | int], Field(description="a list of case ids")] = []
     on_error: Annotated[Literal["stop", "skip"], Field(description="stop or skip")] = "stop"
@@ -201,6 +212,8 @@ class TrainSettings(Settings):
     optim: Optimizer
     schedule: Schedule
     trainer: TrainerSettings
+    callbacks: Objects = {}
+    logger: Objects = {}
     init_from: Annotated[Text | None, Field(description="the file of a checkpoint, or null")]
     overlap: Share
     compile: Switch
@@ -218,7 +231,8 @@ class BenchmarkSettings(TrainSettings):
 class EvaluateSettings(Settings):
     cache: Text
     phantoms: Count
-    run: Text
+    run: Runs
+    combine: Combine
     checkpoint: Checkpoint
     overlap: Annotated[Share | None, Field(description="a share from 0 to below 1, or null")]
     trust: Switch
@@ -227,7 +241,8 @@ class EvaluateSettings(Settings):
 
 
 class PredictSettings(Settings):
-    run: Text
+    run: Runs
+    combine: Combine
     input: Text
     output: Text
     series: Annotated[str | None, Field(description="a Series Instance UID, or null")]

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from lightning_dice.build import build_datamodule, build_module, build_training, device_name, settle
 from lightning_dice.callbacks.scoring import TestResults
+from lightning_dice.callbacks.stopping import why_stopped
 from lightning_dice.callbacks.timing import StepTimes
 from lightning_dice.checkpoints import find_checkpoint
 from lightning_dice.cli import command
@@ -17,6 +18,8 @@ from lightning_dice.config import plain
 from lightning_dice.data.datamodule import CTDataModule
 from lightning_dice.data.labels import told_names
 from lightning_dice.files import atomic_write
+from lightning_dice.loggers import open_loggers
+from lightning_dice.naming import flat
 from lightning_dice.pictures.curves import learning_curves
 from lightning_dice.pictures.tables import classes_table, scores_table
 from lightning_dice.runs import Run, read_json, write_json
@@ -60,27 +63,35 @@ def _train(config: DictConfig, settings: dict[str, Any], run: Run, data: CTDataM
     if config.init_from is not None and not step:
         classes_argument = config.network.get("_classes_", "num_classes")
         print(start_from(Path(config.init_from).expanduser(), module, classes_argument))
-    trainer = build_training(config, run, data, times, results, step)
-    weights = getattr(module.loss, "weights", None)
-    classes: dict[str, Any] = {
-        "names": data.taught,
-        "voxels": data.class_voxels,
-        "weights": None if weights is None else weights.tolist(),
-    }
-    session = {"from_step": step, "device": device_name(trainer), "precision": trainer.precision}
-    # Whatever can be refused has been.
-    begin(run, settings, data.fingerprint, data.labels, data.excluded, classes, session)
-    print(classes_table(**classes))
-    if data.untaught:
-        told = f"{told_names(data.untaught)}: not taught, not scored (labels={data.labels.name})"
-        print(f"{len(data.labels)} classes; {told}")
-    print(f"{run.folder}: step {step} of {trainer.max_steps}, {trainer.precision} on {session['device']}")
-    trainer.fit(module, datamodule=data, ckpt_path=run.last if step else None, weights_only=True)
-    with atomic_write(run.curves) as path:
-        learning_curves(pd.read_csv(run.metrics), data.labels, run.folder.name).savefig(path, dpi=150)
-    if data.split.test:
-        trainer.test(module, datamodule=data, verbose=False)
-    write_json(run.summary, results.summary | times.summary())
+    with open_loggers(config.logger, run, step) as loggers:
+        trainer = build_training(config, run, data, times, results, step, list(loggers.values()))
+        weights = getattr(module.loss, "weights", None)
+        classes: dict[str, Any] = {
+            "names": data.taught,
+            "voxels": data.class_voxels,
+            "weights": None if weights is None else weights.tolist(),
+        }
+        session = {"from_step": step, "device": device_name(trainer), "precision": trainer.precision}
+        session["loggers"] = {name: str(logger.version) for name, logger in loggers.items()}
+        # Whatever can be refused has been.
+        begin(run, settings, data.fingerprint, data.labels, data.excluded, classes, session)
+        for logger in loggers.values():
+            logger.log_hyperparams(flat(settings))
+        print(classes_table(**classes))
+        if data.untaught:
+            told = f"{told_names(data.untaught)}: not taught, not scored (labels={data.labels.name})"
+            print(f"{len(data.labels)} classes; {told}")
+        print(f"{run.folder}: step {step} of {trainer.max_steps}, {trainer.precision} on {session['device']}")
+        trainer.fit(module, datamodule=data, ckpt_path=run.last if step else None, weights_only=True)
+        stopped: dict[str, Any] = {}
+        if trainer.global_step < trainer.max_steps:
+            print(f"{run.folder}: {why_stopped(trainer)}")
+            stopped = {"stopped_after_step": trainer.global_step}
+        with atomic_write(run.curves) as path:
+            learning_curves(pd.read_csv(run.metrics), data.labels, run.folder.name).savefig(path, dpi=150)
+        if data.split.test:
+            trainer.test(module, datamodule=data, verbose=False)
+        write_json(run.summary, results.summary | times.summary() | stopped)
 
 
 def run_cell(config: DictConfig) -> str:

@@ -32,8 +32,8 @@ def names(group: str) -> list[str]:
 def test_a_checkout_finds_its_configuration():
     assert Path(__file__).parents[1] / "conf" == CONF
     assert {path.name for path in CONF.iterdir() if path.is_dir()} == {
-        "data", "experiment", "hydra", "labels", "loss", "network", "optim", "report", "schedule", "sweep",
-        "trainer", "transform",
+        "callbacks", "data", "experiment", "hydra", "labels", "logger", "loss", "network", "optim", "report",
+        "schedule", "sweep", "trainer", "transform",
     }  # fmt: skip
 
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -76,3 +77,37 @@ def test_a_data_set_may_be_called_by_a_number(nnunet_root, tmp_path):
     data = CTDataModule(2018, nnunet_cases, nnunet_root, tmp_path, preparation, labels, test=0, validation=0.25)
     data.setup()
     assert data.integrity == tmp_path / "2018" / "integrity.csv"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"fold": 0}, "data.fold=0: expected both or none"),
+        ({"folds": 3}, "data.folds=3: expected both or none"),
+        ({"folds": 3, "fold": 0, "validation": 0.25}, "data.validation=0.25: with data.folds=3 it is a fold"),
+        ({"folds": 9, "fold": 0, "validation": 0.1}, "data.folds=9: expected 2 to 8"),
+    ],
+)
+def test_folds_that_cannot_be_are_refused(nnunet_root, tmp_path, settings, message):
+    with pytest.raises(InputError, match=message):
+        module(nnunet_root, tmp_path, **settings)
+
+
+def test_folds_of_a_data_sets_own_split_leave_its_test_cases_alone(nnunet_root, tmp_path):
+    parts = ["test", "train", "val", "train", "train", "train", "val", "test"]
+
+    def layout(root):
+        return [replace(case, part=part) for case, part in zip(nnunet_cases(root), parts, strict=True)]
+
+    def splits(**settings):
+        data = CTDataModule(
+            "some", layout, nnunet_root, tmp_path, Preparation(factor=1), LabelChoice(PAPER), **settings
+        )
+        data.setup()
+        return data.split
+
+    cut = [splits(folds=3, fold=fold) for fold in range(3)]
+    assert {split.test for split in cut} == {("case_0", "case_7")}
+    assert sorted(i for split in cut for i in split.validation) == [f"case_{number}" for number in range(1, 7)]
+    left_out = splits(folds=3, fold=0, exclude=[cut[1].validation[0]])
+    assert left_out.validation == cut[0].validation  # none moved from fold to fold

@@ -11,8 +11,9 @@ from scipy.ndimage import map_coordinates
 from torch import nn
 
 from lightning_dice.data.volumes import Preparation, from_ras, prepare_image, prepared_step, to_ras
+from lightning_dice.ensemble import Mirrored
 from lightning_dice.errors import InputError
-from lightning_dice.inference import Mirrored, segment, sliding_window, sliding_window_slabs, to_native, window_starts
+from lightning_dice.inference import segment, sliding_window, sliding_window_slabs, to_native, window_starts
 from lightning_dice.network import UNet3D
 
 PATCH = (16, 16, 16)

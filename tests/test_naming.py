@@ -111,8 +111,15 @@ def test_a_transform_is_told_by_its_file_and_what_differs_from_it():
 
 def test_the_default_run_is_what_it_was_before_there_were_transforms_to_choose():
     """`DONE` has a digest of these settings."""
-    text = json.dumps(flat(plain(composed("train"))["data"]), sort_keys=True)
+    settings = plain(composed("train"))
+    assert not any(key.startswith("data.fold") for key in flat(settings))
+    settings["data"] = {key: value for key, value in settings["data"].items() if key not in ("folds", "fold")}
+    text = json.dumps(flat(settings["data"]), sort_keys=True)
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == "147c29c50aadddd4"
+
+
+def test_a_fold_is_told():
+    assert name("data.fold=1", "data.folds=5") == f"{CELL},data.fold=1,data.folds=5"
 
 
 def test_a_network_of_the_users_own_goes_by_its_class_and_its_settings():

@@ -1,13 +1,15 @@
 """The paper's claims on hand-made grids of which the truth is known: yes, no, or not to be decided."""
 
-import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from lightning_dice.paper.grid import read_grid
+from lightning_dice.paper.intervals import Estimate, by_seed, contrast
 from lightning_dice.paper.observations import CLAIMS, Part, observe, observe_printed
-from lightning_dice.paper.statistics import LEAST_CASES, contrast, wilcoxon
+from lightning_dice.paper.statistics import LEAST_CASES, wilcoxon
 from tests.grids import PAPER, write_run
 
 UNIFORM_BEST, SIMPLE_MOST, SQUARE_IMPROVES, STABLE = CLAIMS
@@ -18,15 +20,21 @@ AS_TOLD = {
 }  # fmt: skip
 
 
-def write_grid(sweep, means, cases=12, spread=3.0, of=None):
-    """Every cell on the same patients: some are harder for all, and each cell has a spread of its own, in points."""
+def write_grid(sweep, means, cases=12, spread=3.0, of=None, seeds=(-1.0, 0.0, 1.0)):
+    """Every cell on the same patients: some are harder for all, and each cell has a spread of its own, in points.
+
+    Args:
+        seeds: how far each seed lies from a cell's mean.
+    """
     hard = np.random.default_rng(0).normal(0, 3, cases)
     for number, ((loss, lr), mean) in enumerate(means.items()):
         own = np.random.default_rng([1, number]).normal(0, 1, cases)
         own = spread * (own - own.mean()) / own.std()
         dice = (mean + hard - hard.mean() + own) / 100
         names = of[loss, lr] if of else [f"c{i:02d}" for i in range(cases)]
-        write_run(sweep, loss, lr, {name: [value] * 8 for name, value in zip(names, dice, strict=True)})
+        for seed, shift in enumerate(seeds):
+            scores = {name: [value + shift / 100] * 8 for name, value in zip(names, dice, strict=True)}
+            write_run(sweep, loss, lr, scores, seed)
     return read_grid(sweep).cells
 
 
@@ -49,7 +57,7 @@ def test_half_a_point_lost_is_no_improvement(tmp_path):
     of_noise = observe(write_grid(tmp_path / "noise", means))[1]
     assert of_noise.answer == "undecided"
     assert of_noise.figures.startswith("gain of simple -0.5 (-")
-    assert answers(write_grid(tmp_path / "exact", means, spread=0.1))[SIMPLE_MOST] == "no"
+    assert answers(write_grid(tmp_path / "exact", means, spread=0.1, seeds=(-0.02, 0.0, 0.02)))[SIMPLE_MOST] == "no"
 
 
 def test_what_cannot_be_told_apart_is_undecided(tmp_path):
@@ -61,7 +69,8 @@ def test_what_cannot_be_told_apart_is_undecided(tmp_path):
 def test_equal_gains_are_undecided_whatever_rounding_makes_of_them(tmp_path):
     """All gain alike: the sum of the four means is 4 · 10⁻¹⁵ instead of 0, for every draw of patients."""
     for loss, lr in AS_TOLD:
-        write_run(tmp_path, loss, lr, {f"c{i}": [0.77 if lr == 0.01 else 0.111] * 8 for i in range(9)})
+        for seed in (0, 1):
+            write_run(tmp_path, loss, lr, {f"c{i}": [0.77 if lr == 0.01 else 0.111] * 8 for i in range(9)}, seed)
     assert answers(read_grid(tmp_path).cells) == {
         UNIFORM_BEST: "undecided", SIMPLE_MOST: "undecided", SQUARE_IMPROVES: "yes", STABLE: "no",
     }  # fmt: skip
@@ -69,8 +78,7 @@ def test_equal_gains_are_undecided_whatever_rounding_makes_of_them(tmp_path):
 
 @pytest.mark.parametrize("cases", [LEAST_CASES - 1, LEAST_CASES])
 def test_few_cases_decide_nothing(tmp_path, cases):
-    """With five that all point one way, an interval by bootstrap leaves out zero, and the signed-rank test has 1/16."""
-    cells = write_grid(tmp_path, AS_TOLD, cases)
+    cells = write_grid(tmp_path, AS_TOLD, cases, spread=1.0, seeds=(-0.5, 0.0, 0.5))
     found = observe(cells)
     assert {o.answer for o in found} == ({"yes"} if cases == LEAST_CASES else {"undecided"})
     assert ("too few" in found[0].figures) == (cases < LEAST_CASES)
@@ -89,11 +97,15 @@ def test_the_cases_in_common_decide(tmp_path):
     """Uniform was tested on an easy case more, on which alone it is best."""
     for loss, dice in (("uniform", 0.70), ("simple", 0.71), ("square", 0.60)):
         common = {f"c{i}": [dice + 0.001 * i] * 8 for i in range(8)}
-        write_run(tmp_path, loss, 0.001, common | ({"an easy one": [1.0] * 8} if loss == "uniform" else {}))
+        for seed in (0, 1):
+            easy = {"an easy one": [1.0] * 8} if loss == "uniform" else {}
+            write_run(tmp_path, loss, 0.001, common | easy, seed)
     cells = read_grid(tmp_path).cells
     assert cells[0].matrix().to_numpy().mean() > cells[1].matrix().to_numpy().mean()
     assert observe(cells)[0].answer == "no"
-    assert observe(cells)[0].figures.startswith("uniform − simple -1.0 (-1.0 to -1.0); uniform − square +10.0")
+    assert observe(cells)[0].figures.startswith(
+        "uniform − simple -1.0 (-1.0 to -1.0, probability below 0.1 %); uniform − square +10.0"
+    )
 
 
 def test_missing_cells_leave_what_needs_them_open(tmp_path):
@@ -113,13 +125,47 @@ def test_a_variant_stands_in_for_no_cell_of_the_papers(tmp_path):
     assert answers(read_grid(tmp_path).cells) == found
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "answer"),
-    [(-4.9, 4.9, "yes"), (-5.1, 4, "undecided"), (4, 6, "undecided"), (5.1, 6, "no"), (-7, -5.1, "no"),
-     (math.nan, math.nan, "undecided")],
-)  # fmt: skip
-def test_an_interval_within_without_or_across_the_bounds(low, high, answer):
-    assert Part("change", {}, -5, 5).answer(low, high) == answer
+@pytest.mark.parametrize("value", [-9.0, -5.0, 0.0, 3.0, 5.0, 7.0])
+def test_the_tails_of_a_part_are_one_sided_p_of_its_bounds(value):
+    found = Estimate(value, value - 6, value + 6, 20, 3, error=2.0, freedom=4.0)
+    below, above = Part("change", {}, -5, 5).tails(found)
+    draws = value + 2 * np.random.default_rng(0).standard_t(4, 200_000)
+    assert (below, above) == pytest.approx(((draws <= -5).mean(), (draws >= 5).mean()), abs=0.005)
+    assert Part("gain", {}).tails(found)[1] == 0
+    assert Part("change", {}, -5, 5).holds(value) == (-5 < value < 5)
+
+
+def test_one_seed_decides_nothing_however_clear_it_is(tmp_path):
+    found = observe(write_grid(tmp_path, AS_TOLD, 37, spread=0.1, seeds=(0.0,)))
+    assert {o.told for o in found} == {"undecided"}
+    assert "37 cases in common; one seed: the training's own chance is unknown; add seed=0,1,2" in found[0].figures
+    assert found[2].figures.startswith("gain of square +10.0 (+10.0 to +10.0 over patients alone)")
+
+
+def test_one_cell_with_one_seed_leaves_open_what_it_is_part_of(tmp_path):
+    cells = write_grid(tmp_path, AS_TOLD)
+    less = [replace(cell, runs=cell.runs[:1]) if (cell.loss, cell.lr) == ("square", 0.01) else cell for cell in cells]
+    assert answers(less) == dict.fromkeys(CLAIMS, "yes") | {SIMPLE_MOST: "undecided", SQUARE_IMPROVES: "undecided"}
+    of_simple, of_uniform, of_square, *_ = observe(less)[1].figures.split("; ")
+    assert [part.endswith("over patients alone)") for part in (of_simple, of_uniform, of_square)] == [
+        False,
+        False,
+        True,
+    ]
+
+
+def test_the_probability_of_a_claim_is_its_least_probable_parts(tmp_path):
+    means = AS_TOLD | {("simple", 0.001): 87, ("square", 0.001): 86}
+    best, *_ = observe(write_grid(tmp_path, means))
+    parts = [contrast([by_seed(cell) for cell in (a, b)], [1, -1]) for a, b in pairs_of_uniform(tmp_path)]
+    shares = [1 - stats.t.cdf(-part.value / part.error, part.freedom) for part in parts]
+    assert best.probability == pytest.approx(min(shares))
+    assert best.told == f"undecided, probability {100 * min(shares):.1f} %"
+
+
+def pairs_of_uniform(sweep):
+    uniform, simple, square, *_ = read_grid(sweep).cells
+    return (uniform, simple), (uniform, square)
 
 
 def test_the_printed_table_is_taken_by_its_means_and_says_so():
@@ -137,7 +183,7 @@ def test_a_contrast_is_a_paired_bootstrap_of_the_tables_difference(tmp_path):
     a[:5, 3], b[2:9, 3], b[:, 6] = np.nan, np.nan, np.nan  # the last class is none of b's
     for loss, matrix in (("uniform", a), ("simple", b)):
         write_run(tmp_path, loss, 0.001, {f"c{i:02d}": row.tolist() for i, row in enumerate(matrix)})
-    found = contrast(read_grid(tmp_path).cells[:2], [1, -1])
+    found = contrast([by_seed(cell) for cell in read_grid(tmp_path).cells[:2]], [1, -1])
     kept = [i for i in range(len(PAPER.names)) if i != 6]
 
     def difference(draw) -> float:

@@ -41,7 +41,9 @@ def reported(tmp_path_factory):
 
 def test_the_table_has_their_rows_and_no_printed_column(reported):
     table = pd.read_csv(reported / "table1.csv")
-    assert list(table) == ["row", "cell", "loss", "lr", "variant", "cases", "dice", "low", "high", "jaccard"]
+    assert list(table) == [
+        "row", "cell", "loss", "lr", "variant", "cases", "seeds", "dice", "low", "high", "sd_seeds", "jaccard",
+    ]  # fmt: skip
     uniform = table[table["cell"] == "uniform, 0.01"]
     assert uniform["row"].tolist() == ROWS
     assert uniform["dice"].tolist() == pytest.approx([98, 90, 80, 40, 77, 98, 40, 70, 90, 40])

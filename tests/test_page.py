@@ -150,7 +150,7 @@ def test_the_claims_are_told_with_their_grounds(page):
     assert [rows.nth(i).locator("b").nth(1).inner_text() for i in range(4)] == [
         f"as printed: {word}" for word in ("yes", "no", "yes", "yes")
     ]
-    assert "4 cases in common, too few for an interval that decides; 6 would do" in rows.nth(0).inner_text()
+    assert "4 cases in common, too few for an answer; 6 would do" in rows.nth(0).inner_text()
 
 
 def test_the_page_of_other_classes_shows_them(browser, tmp_path):

@@ -57,7 +57,7 @@ def scaled(command: str) -> list[str]:
 
 def test_the_commands_of_readme_run_one_after_the_other(desk):
     python = [shlex.join(shlex.split(command)) for command in COMMANDS if command.startswith("python -m ")]
-    assert len(python) == 18
+    assert len(python) == 21
     # What the evaluation needs is the demo's run, which README gets from `make demo`.
     demo = "python -m lightning_dice.train experiment=demo loss=simple optim.lr=0.01"
     environment = os.environ | {"LIGHTNING_DICE_CACHE": str(desk / "cache"), "CUDA_VISIBLE_DEVICES": ""}
@@ -71,12 +71,15 @@ def test_the_commands_of_readme_run_one_after_the_other(desk):
     assert runs == grid | {
         "phantom/smoke/loss=simple,lr=0.01,seed=1",
         "phantom/smoke/loss=square,lr=0.001,seed=2",
+        *(f"phantom/smoke/loss=simple,lr=0.01,seed=1,data.fold={fold},data.folds=5" for fold in range(5)),
         "nnunet/smoke/loss=simple,lr=0.01,seed=0,data.patch_size=16,data.preparation.spacing_mm=3,labels=dataset",
         "nnunet/smoke/loss=uniform,lr=0.001,seed=0,data.patch_size=16,data.preparation.spacing_mm=3,labels=dataset,"
         "labels.classes=[liver,kidney(kidney_left+kidney_right)]",
     }
     evaluated = desk / "runs/phantom/smoke/loss=simple,lr=0.01,seed=1/evaluate"
     assert sorted(path.name for path in evaluated.iterdir()) == ["phantom,last", "totalsegmentator,last"]
+    (together,) = (desk / "runs/phantom/smoke/evaluate").iterdir()
+    assert together.name.startswith("phantom,last,combine=organs,runs=")
     assert {path.name for path in (desk / "LABELS").iterdir()} == {
         "SCAN.nii.gz", "SCAN.png", "DICOM.nii.gz", "DICOM.seg.dcm", "volumes.csv", "findings.csv",
     }  # fmt: skip
@@ -85,7 +88,7 @@ def test_the_commands_of_readme_run_one_after_the_other(desk):
 def test_readme_names_the_targets_of_the_makefile():
     targets = {command.split()[1] for command in COMMANDS if command.startswith("make ")}
     listed = subprocess.run(["make", "help"], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
-    assert targets == {"demo", "test", "grid", "bench", "scale", "kill", "fuzz"}
+    assert targets == {"demo", "test", "grid", "bench", "scale", "kill", "fuzz", "simulate"}
     assert targets <= {line.split()[0] for line in listed.stdout.splitlines()}
 
 

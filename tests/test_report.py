@@ -18,11 +18,13 @@ from lightning_dice.config import config_folder
 from lightning_dice.errors import InputError
 from lightning_dice.paper.figure1 import grid_curves
 from lightning_dice.paper.grid import read_grid
-from lightning_dice.paper.page import matrix_figure, page_html
+from lightning_dice.paper.interactive import matrix_figure
+from lightning_dice.paper.page import page_html
 from lightning_dice.paper.published import ROWS, TABLE1
 from lightning_dice.paper.segmentations import picture, typical_case
 from lightning_dice.paper.statistics import compare_cells
 from lightning_dice.paper.table1 import grid_table
+from lightning_dice.paper.variance import variance_table
 from lightning_dice.pictures import surfaces
 from lightning_dice.pictures.slices import Pictured
 from lightning_dice.report import report
@@ -62,7 +64,7 @@ def reported(tmp_path_factory):
 def test_a_report_is_these_files(reported):
     assert sorted(path.name for path in reported.iterdir()) == [
         "figure1.png", "figure1.svg", "figure2.png", "figure3.png", "figure4.png", "index.html",
-        "statistics.csv", "table1.csv", "table1.md", "table1.tex",
+        "rates.png", "rates.svg", "statistics.csv", "table1.csv", "table1.md", "table1.tex", "variance.csv",
     ]  # fmt: skip
 
 
@@ -120,8 +122,9 @@ def test_the_paired_tests_are_in_the_csv(reported):
     assert len(pairs) == 10 * (len(PAPER.names) + 1)
     liver = pairs[(pairs["row"] == "liver") & (pairs["cell_b"] == "square, 0.001")].iloc[0]
     assert liver["cell_a"] == "uniform, 0.001"
-    assert liver["p"] == pytest.approx(0.125)  # four cases, all in one direction: 2 / 2⁴
-    assert liver["p_holm"] == 1
+    assert liver["p_networks"] == pytest.approx(0.125)  # four cases, all in one direction: 2 / 2⁴
+    assert liver["p_networks_holm"] == 1
+    assert math.isnan(liver["p_weightings"])  # one seed each
     assert liver["difference"] == pytest.approx(0.8)
 
 
@@ -243,7 +246,7 @@ def test_the_matrix_of_differences_is_blank_where_there_is_no_comparison(tmp_pat
     assert np.round(values[2], 6).tolist() == pytest.approx([math.nan, math.nan, 0, 10], nan_ok=True)
     texts = pd.DataFrame(heat.text, heat.y, heat.x)
     assert texts.loc["uniform, 0.001", "square, 0.001"] == ""
-    assert texts.loc["uniform, 0.001", "square, 0.01"] == "+50.0<br>p &lt; 0.001 *"
+    assert texts.loc["uniform, 0.001", "square, 0.01"] == "+50.0<br>p &lt; 0.001 °"
 
 
 def test_many_variants_still_have_figures_and_a_page(tmp_path):
@@ -251,7 +254,7 @@ def test_many_variants_still_have_figures_and_a_page(tmp_path):
         write_run(tmp_path, "simple", 0.01, None, settings={"loss.smooth": number / 10})
     cells = read_grid(tmp_path).cells
     assert len(cells) == 6 + 40  # loss.smooth=0.0, if named, is a variant too
-    page = page_html(cells, grid_table(cells), compare_cells(cells), {}, [], {})
+    page = page_html(cells, grid_table(cells), compare_cells(cells), {}, variance_table(cells), {}, [], {})
     assert page.count('<th scope="col"><button>simple, 0.01, loss.smooth=') == 40
     assert len(grid_curves(cells).axes) == 3 * len(cells)
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lightning_dice.paper.grid import read_grid
+from lightning_dice.paper.intervals import bootstrap_interval
 from lightning_dice.paper.statistics import (
     ORGANS_MEAN,
-    bootstrap_interval,
     compare_cells,
     holm,
     ranking,
@@ -56,6 +56,7 @@ def test_holm_by_hand():
     assert holm([0.02, 0.4, 0.01, 0.03]).tolist() == pytest.approx([0.06, 0.4, 0.04, 0.06])
     assert holm([0.9, 0.8]).tolist() == [1.0, 1.0]
     assert holm([]).tolist() == []
+    assert holm([0.02, math.nan, 0.01]).tolist() == pytest.approx([0.02, math.nan, 0.02], nan_ok=True)
 
 
 def test_the_smallest_p_is_the_tests_own():
@@ -65,27 +66,26 @@ def test_the_smallest_p_is_the_tests_own():
 
 def test_the_interval_of_one_class_is_a_bootstrap_of_its_mean():
     values = np.random.default_rng(1).beta(5, 2, 37)
-    low, high = bootstrap_interval(values[:, None])
+    low, high = bootstrap_interval([values[:, None]], [1])
     draws = np.random.default_rng(2).choice(values, (40_000, 37)).mean(axis=1)  # by hand, with another seed
     spread = np.diff(np.percentile(draws, [2.5, 97.5]))[0]
     assert (low, high) == pytest.approx(np.percentile(draws, [2.5, 97.5]), abs=0.05 * spread)
-    assert bootstrap_interval(values[:, None]) == (low, high)  # seeded
+    assert bootstrap_interval([values[:, None]], [1]) == (low, high)  # seeded
 
 
 def test_the_interval_of_an_average_resamples_patients_with_all_their_classes():
     rng = np.random.default_rng(3)
     matrix = rng.beta(5, 2, (20, 3))
     matrix[rng.random(20) < 0.3, 2] = np.nan
-    low, high = bootstrap_interval(matrix)
+    low, high = bootstrap_interval([matrix], [1])
     draws = [np.nanmean(matrix[rng.integers(0, 20, 20)], axis=0).mean() for _ in range(20_000)]
     spread = np.diff(np.percentile(draws, [2.5, 97.5]))[0]
     assert (low, high) == pytest.approx(np.percentile(draws, [2.5, 97.5]), abs=0.05 * spread)
 
 
 def test_too_few_cases_have_no_interval():
-    assert all(map(math.isnan, bootstrap_interval(np.array([[0.5]]))))
-    assert all(map(math.isnan, bootstrap_interval(np.array([[0.5], [np.nan]]))))
-    assert bootstrap_interval(np.full((4, 2), 0.5)) == (0.5, 0.5)
+    assert all(map(math.isnan, bootstrap_interval([np.array([[0.5]])], [1])))
+    assert bootstrap_interval([np.full((4, 2), 0.5)], [1]) == (0.5, 0.5)
 
 
 def test_pairs_of_cells_are_compared_on_the_cases_that_both_have(tmp_path):
@@ -102,13 +102,15 @@ def test_pairs_of_cells_are_compared_on_the_cases_that_both_have(tmp_path):
     assert (liver["cell_a"], liver["cell_b"], liver["cases"]) == ("uniform, 0.001", "simple, 0.001", 6)
     assert (liver["mean_a"], liver["mean_b"]) == pytest.approx((0.925, 0.55))
     assert liver["difference"] == pytest.approx(0.375)
-    assert liver["p"] == liver["p_holm"] == pytest.approx(2 / 2**6)
+    assert liver["p_networks"] == liver["p_networks_holm"] == pytest.approx(2 / 2**6)
     assert liver["rank_biserial"] == 1
     assert gallbladder["cases"] == 5
-    assert gallbladder["p"] == pytest.approx(2 / 2**5)
-    assert mean["p"] == pytest.approx(2 / 2**6)
+    assert gallbladder["p_networks"] == pytest.approx(2 / 2**5)
+    assert mean["p_networks"] == pytest.approx(2 / 2**6)
     first, second = ranking(cells, pairs)
-    assert first == "uniform, 0.001: mean organ Dice 92.5 %, distinguishable from all others"
+    assert first == (
+        "uniform, 0.001: mean organ Dice 92.5 %, distinguishable from all others (these networks, not the weightings)"
+    )
     assert second.startswith("simple, 0.001: mean organ Dice 55.1 %")
 
 

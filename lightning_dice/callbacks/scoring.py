@@ -85,6 +85,9 @@ class TestResults(Scoring):
             raise RuntimeError(f"scored {scored} instead of the test cases {list(self.data.split.test)}")
         write_table(self.run.scores, scores)
         self.summary = summarize(scores)
+        dice = {f"test/dice/{name}": means["dice"] for name, means in self.summary["classes"].items()}
+        for logger in trainer.loggers:
+            logger.log_metrics({key: value for key, value in dice.items() if value is not None}, trainer.global_step)
         cases = self.data.cases
         files = {i: {"image": str(cases[i].image), "label": str(cases[i].label)} for i in scored}
         write_json(self.run.cases, files)

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lightning_dice.data.labels import BACKGROUND, LabelSet
@@ -113,3 +113,28 @@ def split_cases(ids: Sequence[str], test: float = 0.1, validation: float = 0.1, 
         for part, chosen in (("train", set(shuffled)), ("validation", validation_ids), ("test", test_ids))
     }
     return Split(**in_order)
+
+
+def with_fold(split: Split, ids: Sequence[str], folds: int, fold: int, seed: int = 0) -> Split:
+    """Cut what a split does not test on into folds, by patient, of which one validates and the others train.
+
+    The test cases stay, so that networks of several folds can be tested together.
+
+    Args:
+        ids: all cases, in the order of the data set.
+        folds: how many, from 2; their sizes differ by one case at most.
+        fold: the one that validates, from 0.
+        seed: of the draw.
+
+    Raises:
+        InputError: no such fold, or fewer cases than folds.
+    """
+    left = sorted({*split.train, *split.validation})
+    if not 2 <= folds <= len(left):
+        raise InputError(f"data.folds={folds}: expected 2 to {len(left)}, the cases that are not for testing")
+    if not 0 <= fold < folds:
+        raise InputError(f"data.fold={fold}: no such fold; expected 0 to {folds - 1}")
+    random.Random(seed).shuffle(left)
+    chosen = set(left[fold::folds])
+    train = tuple(i for i in ids if i in left and i not in chosen)
+    return replace(split, train=train, validation=tuple(i for i in ids if i in chosen))

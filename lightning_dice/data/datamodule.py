@@ -11,7 +11,7 @@ import torch
 import torchio as tio
 from torch.utils.data import DataLoader
 
-from lightning_dice.data.cases import Case, Split, given_split, split_cases
+from lightning_dice.data.cases import Case, Split, given_split, split_cases, with_fold
 from lightning_dice.data.integrity import ERROR, CaseCheck, Finding, check_copies, findings_frame
 from lightning_dice.data.labels import LabelChoice, LabelSet, told_names
 from lightning_dice.data.loaders import check_shared_memory, patch_loader, volume_loader
@@ -22,6 +22,7 @@ from lightning_dice.errors import InputError
 from lightning_dice.files import atomic_write
 
 ALL_CASES = 1  # as data.test: every case is a test case
+VALIDATION = 0.1  # share, unless it is told otherwise
 ON_ERROR = ("stop", "skip")
 MOST_PADDING = 0.5  # of a patch, in the training volume that fills it best: beyond it most of the work is on nothing
 TOLD_PADDING = 0.25  # on average: as patches of 64 in volumes of 48 slices have, which is worth a line
@@ -43,7 +44,9 @@ class CTDataModule(pl.LightningDataModule):
         test: share of the cases to test on, drawn by `seed`; 1 for all of them, with none to train on. A data set's own
             split, which its layout gives on request, goes before this and `validation`.
         validation: share of the remaining cases for the curves and the best checkpoint; may be 0.
-        split_seed: of that draw, apart from `seed`, so that runs with several seeds share their test cases.
+        folds: cut the remaining cases into so many instead, of which `fold` validates; see `cases.with_fold`.
+        fold: from 0.
+        split_seed: of these draws, apart from `seed`, so that runs with several seeds share their test cases.
         patch_size: of the training patches, in voxels.
         batch_size: patches in a batch, from as many patients.
         samples_per_volume: patches per loaded volume; above 1 only pays with costly transforms.
@@ -61,7 +64,8 @@ class CTDataModule(pl.LightningDataModule):
         excluded: the cases that are left out, with the reason.
 
     Raises:
-        InputError: an unknown `on_error`.
+        InputError: an unknown `on_error`, a fold without folds or folds without a fold, or a share for validation
+            beside them.
     """
 
     name: str  # Lightning allows None
@@ -76,7 +80,9 @@ class CTDataModule(pl.LightningDataModule):
         preparation: Preparation,
         labels: LabelChoice,
         test: float = 0.1,
-        validation: float = 0.1,
+        validation: float = VALIDATION,
+        folds: int | None = None,
+        fold: int | None = None,
         split_seed: int = 0,
         patch_size: int | Sequence[int] = 64,
         batch_size: int = 3,
@@ -90,6 +96,13 @@ class CTDataModule(pl.LightningDataModule):
         super().__init__()
         if on_error not in ON_ERROR:
             raise InputError(f"data.on_error={on_error}: no such choice; expected one of {', '.join(ON_ERROR)}")
+        if (folds is None) != (fold is None):
+            given = f"data.fold={fold}" if folds is None else f"data.folds={folds}"
+            raise InputError(f"{given}: expected both or none of them, such as data.fold=0 data.folds=5")
+        if folds is not None and validation != VALIDATION:
+            raise InputError(
+                f"data.validation={validation}: with data.folds={folds} it is a fold that validates; leave one out"
+            )
         self.name = str(name)  # a YAML file may hold a number
         self.layout = layout
         self.root = Path(root).expanduser()
@@ -97,6 +110,7 @@ class CTDataModule(pl.LightningDataModule):
         self.preparation = preparation
         self.choice = labels
         self.test, self.validation, self.split_seed = test, validation, split_seed
+        self.folds, self.fold = folds, fold
         size = tuple([patch_size] * 3 if isinstance(patch_size, int) else patch_size)
         self.patch_size = cast(tuple[int, int, int], size)  # as `check_patches` sees to
         self.batch_size, self.samples_per_volume = batch_size, samples_per_volume
@@ -158,11 +172,13 @@ class CTDataModule(pl.LightningDataModule):
         self.untaught = tuple(n for n in self.choice.wanted(declared).names if n not in self.taught)
         self._tell_left_over(cases)
         if any(case.part for case in cases):
-            self.split = given_split(chosen)
+            self.split = given_split(cases)
         elif self.test == ALL_CASES:
             self.split = Split((), (), tuple(ids))
         else:
             self.split = split_cases(ids, self.test, self.validation, self.split_seed)
+        if self.folds is not None and self.fold is not None:
+            self.split = with_fold(self.split, ids, self.folds, self.fold, self.split_seed)
         return chosen
 
     def _tell_left_over(self, cases: Sequence[Case]) -> None:

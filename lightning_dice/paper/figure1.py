@@ -3,10 +3,11 @@
 import textwrap
 from collections.abc import Sequence
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 from lightning_dice.paper.grid import Cell
-from lightning_dice.pictures.curves import STAGES, draw_dice, draw_loss
+from lightning_dice.pictures.curves import FAINT, NORMAL, STAGES, draw_dice, draw_loss
 from lightning_dice.pictures.escaping import LITERAL
 from lightning_dice.pictures.legend import lower_legend
 
@@ -16,8 +17,8 @@ TITLE_WIDTH = 32  # characters over a panel
 def grid_curves(cells: Sequence[Cell]) -> Figure:
     """A panel per cell: its loss, and its Dice for training and validation, on axes that the panels share.
 
-    The loss has a scale of its own in each panel, since the weights differ by orders of magnitude. Of several seeds the
-    first is drawn.
+    The loss has a scale of its own in each panel, since the weights differ by orders of magnitude. Of several seeds
+    their mean is drawn over a thin line each.
     """
     figure = Figure(figsize=(2.6 * len(cells) + 1, 6.6), layout="constrained")
     axes = figure.subplots(3, len(cells), sharex=True, squeeze=False)
@@ -25,9 +26,11 @@ def grid_curves(cells: Sequence[Cell]) -> Figure:
         title = textwrap.fill(f"{cell.loss}, learning rate {cell.setting}", TITLE_WIDTH)
         panel[0].set_title(title, fontsize=9, **LITERAL)
         if cell.runs:
-            draw_loss(panel[0], cell.runs[0].metrics)
-            for axis, stage in zip(panel[1:], STAGES, strict=True):
-                draw_dice(axis, cell.runs[0].metrics, cell.labels, stage)
+            mean, of_seeds = mean_curves(cell)
+            for table, look in ((mean, NORMAL), *((one, FAINT) for one in of_seeds)):
+                draw_loss(panel[0], table, look)
+                for axis, stage in zip(panel[1:], STAGES, strict=True):
+                    draw_dice(axis, table, cell.labels, stage, look)
         else:
             what = "broken or left out" if cell.left_out else "missing"
             panel[1].text(0.5, 0.5, what, ha="center", va="center", transform=panel[1].transAxes)
@@ -43,3 +46,13 @@ def grid_curves(cells: Sequence[Cell]) -> Figure:
     handles = {handle.get_label(): handle for axis in axes[:2].flat for handle in axis.get_legend_handles_labels()[0]}
     lower_legend(figure, list(handles.values()), 8)
     return figure
+
+
+def mean_curves(cell: Cell) -> tuple[pd.DataFrame, list[pd.DataFrame]]:
+    """The mean of the curves of a cell's finished seeds, or of all until one is finished; and, if they are several,
+    those of each seed. Tables as a run's `metrics.csv`; the cell has at least one run."""
+    tables = [run.metrics for run in cell.runs]
+    done = [run.metrics for run in cell.runs if run.is_done] or tables
+    if len(tables) == 1:
+        return tables[0], []
+    return pd.concat(done).groupby("step", as_index=False).mean(), tables

@@ -12,7 +12,7 @@ import pandas as pd
 
 from lightning_dice.data.labels import LabelSet, told_names
 from lightning_dice.errors import InputError
-from lightning_dice.naming import ABSENT, OUR_LOSS, TOLD_BY_FILE, file_name, flat, setting_text, settings_of
+from lightning_dice.naming import ABSENT, CALLBACKS, OUR_LOSS, TOLD_BY_FILE, flat, setting_text, told_name
 from lightning_dice.paper.published import CLASSES, LOSS_SETTINGS, ROWS, TABLE1, WEIGHTINGS
 from lightning_dice.paper.stored import StoredRun, read_run
 from lightning_dice.pictures.escaping import one_line
@@ -151,9 +151,9 @@ def read_grid(folder: Path | str) -> Grid:
 
     A run belongs to the cell that its configuration describes; a folder's name that says otherwise is remarked upon.
     Further settings come from the name, which alone tells them from the preset's; what all runs have in common, besides
-    settings of loss, optimiser and schedule, is the experiment's, and makes no cell another. Of several runs of one
-    cell and seed, which `rerun=true` leaves, the last finished one counts. Runs of other classes than most are left
-    out.
+    settings of loss, optimiser, schedule and callbacks, is the experiment's, and makes no cell another. Of several runs
+    of one cell and seed, which `rerun=true` leaves, the last finished one counts. Runs of other classes than most are
+    left out.
 
     Raises:
         InputError: no such folder, or no run in it that can be read.
@@ -211,9 +211,10 @@ def _most_common_labels(runs: Sequence[StoredRun]) -> LabelSet:
 
 
 def _common(keys: Sequence[Key]) -> list[str]:
-    """The KEY=VALUE that all have, but for those of loss, optimiser and schedule, which are what cells are about."""
+    """The KEY=VALUE that all have, but for those of loss, optimiser, schedule and callbacks, which are what cells are
+    about."""
     first, *others = (variant for _, _, variant in keys)
-    own = re.compile(r"(loss|optim|schedule)[.=]")
+    own = re.compile(r"(loss|optim|schedule|callbacks)[.=]")
     return [part for part in first if not own.match(part) and all(part in other for other in others)]
 
 
@@ -270,8 +271,8 @@ def _variant(name: FolderName, run: StoredRun) -> tuple[list[str], list[str]]:
     lies += [f"seed={run.seed}"] if run.seed != name.seed else []
     for key, text in told.items():
         value = settings.get(key, ABSENT)
-        if key in TOLD_BY_FILE:
-            value = file_name(key, settings_of(run.config, key), text)
+        if key in TOLD_BY_FILE or key == CALLBACKS:
+            value = told_name(run.config, key, text)
         said = text if key == DIGEST else setting_text(value)
         variant.append(f"{key}={said}")
         lies += [] if _same(text, said) else [variant[-1]]

@@ -1,16 +1,18 @@
-"""The paper's claims, checked on a grid by intervals over patients, and on the printed table by its means."""
+"""The paper's claims, checked on a grid by tests over seeds and patients, and on the printed table by its means."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from lightning_dice.paper.grid import Cell
+from lightning_dice.paper.intervals import SIGNIFICANT, Estimate, Scores, by_seed, contrast
 from lightning_dice.paper.published import RATES, TABLE1
-from lightning_dice.paper.statistics import LEAST_CASES, contrast
+from lightning_dice.paper.statistics import LEAST_CASES, holm
 
 STABLE_POINTS = 5.0  # a change of AVG within this counts as stable; the paper's uniform cells differ by 1.9
 LOW, HIGH = RATES
 YES, NO, UNDECIDED, UNKNOWN = "yes", "no", "undecided", "not known yet"
+ONE_SEED = "one seed: the training's own chance is unknown; add seed=0,1,2"
 Terms = Mapping[tuple[str, float], int]  # factors of the cells' AVG
 
 
@@ -23,20 +25,47 @@ class Part:
     above: float = 0.0
     below: float = math.inf
 
-    def answer(self, low: float, high: float) -> str:
-        """Yes or no if an interval lies wholly within the bounds or wholly outside."""
-        if self.above < low and high < self.below:
-            return YES
-        return NO if high < self.above or low > self.below else UNDECIDED
+    def holds(self, value: float) -> bool:
+        return self.above < value < self.below
+
+    def tails(self, found: Estimate) -> tuple[float, float]:
+        """One-sided p of the true sum being at most the lower bound, and at least the upper one; NaN with one seed."""
+        return found.share_below(self.above), 1 - found.share_below(self.below)
 
 
 @dataclass(frozen=True)
 class Observation:
-    """A claim of the paper's, the answer, and the figures behind it: differences of AVG in points."""
+    """A claim of the paper's and what a grid says of it.
+
+    Attributes:
+        claim: in words.
+        answer: yes, no, undecided, or what keeps it from being known.
+        figures: what is behind it: differences of AVG in points.
+        probability: that the claim holds, of several parts at most that of the least probable one: the share, between
+            the part's bounds, of the t distribution about what was measured, as a Bayesian without prior knowledge has
+            it. NaN where it is unknown.
+    """
 
     claim: str
     answer: str
     figures: str
+    probability: float = math.nan
+
+    @property
+    def told(self) -> str:
+        """The answer with its probability."""
+        return self.answer + ("" if math.isnan(self.probability) else f", probability {_percent(self.probability)}")
+
+
+@dataclass(frozen=True)
+class _Tested:
+    """A claim's parts as found, with the p of yes and of no."""
+
+    claim: str
+    parts: Sequence[tuple[Part, Estimate]]
+    is_enough: bool
+    p_yes: float = math.nan
+    p_no: float = math.nan
 
 
 def _gain(loss: str) -> dict[tuple[str, float], int]:
@@ -67,11 +96,16 @@ CLAIMS = {
 def observe(cells: Sequence[Cell]) -> list[Observation]:
     """Check the claims on the paper's own cells of a grid; a cell with further settings is not one of them.
 
-    A claim holds if the paired 95 % interval over patients of each of its differences lies where it says, and does not
-    if one lies wholly elsewhere. Anything else is undecided, as is everything on fewer than LEAST_CASES common cases.
+    A claim holds if each of its parts lies within its bounds, and does not if one lies without, by tests over seeds and
+    patients. For yes the largest of the parts' p counts (intersection-union test, Berger 1982), for no the smallest
+    times their number; the lesser of both, doubled, is corrected by Holm over the claims, so that at most 5 % of grids
+    have a wrong answer. Anything else is undecided, as is everything with one seed in some cell or on fewer than
+    LEAST_CASES common cases.
     """
-    known = {(cell.loss, cell.lr): cell for cell in cells if cell.printed and cell.finished}
-    return [_observe(claim, parts, known) for claim, parts in CLAIMS.items()]
+    known = {(cell.loss, cell.lr): by_seed(cell) for cell in cells if cell.printed and cell.finished}
+    tested = [_test(claim, parts, known) for claim, parts in CLAIMS.items()]
+    corrected = holm([min(1.0, 2 * min(one.p_yes, one.p_no)) if one.is_enough else math.nan for one in tested])
+    return [_observation(one, p, known) for one, p in zip(tested, corrected.tolist(), strict=True)]
 
 
 def observe_printed() -> list[Observation]:
@@ -79,25 +113,51 @@ def observe_printed() -> list[Observation]:
     observations = []
     for claim, parts in CLAIMS.items():
         values = [sum(sign * TABLE1[key][8] for key, sign in part.terms.items()) for part in parts]
-        is_so = all(part.answer(value, value) == YES for part, value in zip(parts, values, strict=True))
+        is_so = all(part.holds(value) for part, value in zip(parts, values, strict=True))
         figures = "; ".join(f"{part.text} {value:+.1f}" for part, value in zip(parts, values, strict=True))
         observations.append(Observation(claim, f"as printed: {YES if is_so else NO}", figures))
     return observations
 
 
-def _observe(claim: str, parts: Sequence[Part], known: Mapping[tuple[str, float], Cell]) -> Observation:
-    needed = dict.fromkeys(key for part in parts for key in part.terms)
-    if missing := [f"{loss}, {lr:g}" for loss, lr in needed if (loss, lr) not in known]:
-        return Observation(claim, UNKNOWN, f"without scores: {'; '.join(missing)}")
-    answers, figures, counts = [], [], set()
-    for part in parts:
-        found = contrast([known[key] for key in part.terms], list(part.terms.values()))
-        is_enough = found.cases >= LEAST_CASES
-        answers.append(part.answer(found.low, found.high) if is_enough else UNDECIDED)
-        figures.append(f"{part.text} {found.value:+.1f} ({found.low:+.1f} to {found.high:+.1f})" if is_enough else
-                       f"{part.text} {found.value:+.1f}" if found.cases else f"{part.text} –")  # fmt: skip
-        counts.add(found.cases)
-    answer = NO if NO in answers else YES if set(answers) == {YES} else UNDECIDED
-    few = f", too few for an interval that decides; {LEAST_CASES} would do" if min(counts) < LEAST_CASES else ""
-    cases = " and ".join(str(count) for count in sorted(counts))
-    return Observation(claim, answer, f"{'; '.join(figures)}; {cases} cases in common{few}")
+def _test(claim: str, parts: Sequence[Part], known: Mapping[tuple[str, float], Scores]) -> _Tested:
+    if any(key not in known for part in parts for key in part.terms):
+        return _Tested(claim, [], False)
+    found = [(part, contrast([known[key] for key in part.terms], list(part.terms.values()))) for part in parts]
+    if any(one.cases < LEAST_CASES or one.seeds < 2 for _, one in found):
+        return _Tested(claim, found, False)
+    tails = [part.tails(one) for part, one in found]
+    p_no = len(tails) * min(1 - max(below_and_above) for below_and_above in tails)
+    return _Tested(claim, found, True, max(map(max, tails)), p_no)
+
+
+def _observation(tested: _Tested, p: float, known: Collection[tuple[str, float]]) -> Observation:
+    if not tested.parts:
+        needed = dict.fromkeys(key for part in CLAIMS[tested.claim] for key in part.terms)
+        missing = [f"{loss}, {lr:g}" for loss, lr in needed if (loss, lr) not in known]
+        return Observation(tested.claim, UNKNOWN, f"without scores: {'; '.join(missing)}")
+    figures, probabilities = [], []
+    for part, found in tested.parts:
+        told = f"{part.text} " + (f"{found.value:+.1f}" if found.cases else "–")
+        interval = f"{found.low:+.1f} to {found.high:+.1f}"
+        if tested.is_enough:
+            probabilities.append(1 - sum(part.tails(found)))
+            told += f" ({interval}, probability {_percent(probabilities[-1])})"
+        elif found.cases >= LEAST_CASES:
+            told += f" ({interval}{' over patients alone' if found.seeds < 2 else ''})"
+        figures.append(told)
+    cases, seeds = ({getattr(found, unit) for _, found in tested.parts} for unit in ("cases", "seeds"))
+    end = f"{' and '.join(map(str, sorted(cases)))} cases in common"
+    end += f", too few for an answer; {LEAST_CASES} would do" if min(cases) < LEAST_CASES else ""
+    end += f"; {ONE_SEED}" if min(seeds) < 2 else f", at least {min(seeds)} seeds of each cell"
+    if not tested.is_enough:
+        return Observation(tested.claim, UNDECIDED, f"{'; '.join(figures)}; {end}")
+    answer = UNDECIDED if p >= SIGNIFICANT else YES if tested.p_yes < tested.p_no else NO
+    end += f"; {f'p {p:.2g}' if p >= 0.0001 else 'p < 0.0001'} after Holm's correction"
+    return Observation(tested.claim, answer, f"{'; '.join(figures)}; {end}", min(probabilities))
+
+
+def _percent(share: float) -> str:
+    """Never 0 % or 100 %, which no finite sample gives."""
+    if 0.001 <= share <= 0.999:
+        return f"{100 * share:.1f} %"
+    return "below 0.1 %" if share < 0.5 else "above 99.9 %"

@@ -3,7 +3,6 @@
 import base64
 import gzip
 import html
-import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -14,34 +13,36 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from jinja2.utils import htmlsafe_json_dumps
-from plotly.colors import qualitative
 from plotly.offline import get_plotlyjs
-from plotly.subplots import make_subplots
 
-from lightning_dice.data.labels import BACKGROUND_NAME
 from lightning_dice.paper.grid import Cell
+from lightning_dice.paper.interactive import interactive_figures
 from lightning_dice.paper.observations import Observation
-from lightning_dice.paper.published import TABLE1
 from lightning_dice.paper.segmentations import organ_means
-from lightning_dice.paper.statistics import ORGANS_MEAN, SIGNIFICANT
-from lightning_dice.pictures.curves import STAGES, dashes
-from lightning_dice.pictures.escaping import plotly
-from lightning_dice.pictures.legend import MOST_TOLD
 from lightning_dice.pictures.slices import SOFT_TISSUE_HU, Pictured
 from lightning_dice.pictures.surfaces import surfaces_of
 
 TEMPLATE = Path(__file__).with_name("page.html")
 WORST = 2  # cases per cell that the page lists
 KEEP_TRIANGLES = 0.35  # of the surfaces in the 3D view
-TITLE_WIDTH = 24  # characters over a column of curves
-COLUMN_PIXELS = 190  # where there are more of them than fit on the page
-ORGAN_PIXELS = 80  # of the distributions, likewise
-OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#56B4E9", "#D55E00", "#CC79A7")  # for the paper's six cells
-CELL_COLOURS = (*OKABE_ITO, *qualitative.Dark24)
 PRINTED = "; below them the paper's value and ours minus it"
 CLAIMS = """<h3>The paper's claims</h3>
-<p>Here a claim holds, or does not, if the paired 95 % intervals over patients say so (differences of AVG in points);
-else it is undecided. The printed table has no intervals, and shows a direction only.</p>"""
+<p>Differences of AVG in points, with 95 % intervals over seeds and patients. A claim holds, or does not, if tests over
+seeds and patients say so, with a chance of 5 % for any wrong answer among the four (Holm's correction); else it is
+undecided, as it is with one seed per cell. Its probability is the share of Student's t distribution about what was
+measured that agrees with it; of a claim of several parts it is that of the least probable one, and an upper bound. It
+takes for granted that weightings differ by any amount alike before one looks. The printed table is of one seed and has
+no intervals: it shows a direction only.</p>"""
+RATES = """<section id="rates-section"><h2>Dice by learning rate</h2>
+<p>Mean organ Dice of the test cases: a line per weighting, a small point per seed, and as a band the 95 % interval over
+seeds and patients (with one seed over patients alone).</p><div class="wide"><div id="rates"></div></div></section>"""
+VARIANCE = """<h3>Between seeds and between patients</h3>
+<p>Standard deviations of mean organ Dice in points, told apart as variance components of seed and patient; the residual
+is what neither explains. More seeds make up for the first, more patients for the second.</p>"""
+ENSEMBLES = """<h3>Several networks as one</h3>
+<p>Dice in percent beside the single cells, on the test cases that all have in common. The mean over the organs has a
+95 % interval, and so has what an ensemble adds to the best single cell, in points: over patients, so of these networks,
+and where a cell has several seeds over these too.</p>"""
 PLACEHOLDER = re.compile("<!--([A-Z]+)-->")
 Pictures = Mapping[str, Mapping[str, Pictured]]  # case → cell → picture
 
@@ -50,6 +51,9 @@ def page_html(
     cells: Sequence[Cell],
     table: pd.DataFrame,
     pairs: pd.DataFrame,
+    rates: Mapping[str, pd.DataFrame],
+    variances: pd.DataFrame,
+    ensembles: pd.DataFrame,
     lines: Mapping[str, Sequence[str]],
     observations: Sequence[tuple[Observation, Observation]],
     pictures: Pictures,
@@ -60,15 +64,19 @@ def page_html(
         cells: of the grid, at least one.
         table: `table1.grid_table`.
         pairs: `statistics.compare_cells`.
+        rates: `rates.rate_lines`.
+        variances: `variance.variance_table`.
+        ensembles: `ensembles.ensemble_table`.
         lines: paragraphs of text by their heading: the summary, the ranking, the notes.
         observations: each on our numbers and on the printed ones, whose means alone are known; none of a grid of other
             classes than the paper's.
         pictures: what the slices and the 3D view show.
     """
+    figures = interactive_figures(cells, pairs, rates)
     data = {
         "labels": [{"name": label.name, "colour": label.rgb} for label in cells[0].labels.labels],
         "cases": {case: _case(by_cell) for case, by_cell in pictures.items()},
-        "figures": {name: json.loads(figure.to_json()) for name, figure in _figures(cells, pairs).items()},
+        "figures": {name: json.loads(figure.to_json()) for name, figure in figures.items()},
     }
     parts = {
         "SUMMARY": "".join(
@@ -79,6 +87,9 @@ def page_html(
         "CLAIMS": _claims(observations) if observations else "",
         "PRINTED": PRINTED if table["printed"].notna().any() else "",
         "TABLE": _table(table),
+        "ENSEMBLES": _ensembles(ensembles, cells[0].labels.names),
+        "RATES": RATES if rates else "",
+        "VARIANCE": _variance(variances.dropna(subset="sd_seeds")),
         "WORST": _worst(cells, pictures),
         "CELLS": "".join(map(_cell, cells)),
         "PLOTLY": get_plotlyjs(),
@@ -91,80 +102,6 @@ def worst_cases(cells: Sequence[Cell]) -> dict[str, list[str]]:
     """Per cell, the cases with the lowest mean organ Dice."""
     means = organ_means(cells)
     return {name: means[name].dropna().sort_values().index[:WORST].tolist() for name in means}
-
-
-def matrix_figure(pairs: pd.DataFrame) -> go.Figure:
-    """Differences of the mean organ Dice between all cells, row minus column, marked where Holm's p is below 0.05."""
-    of_means = pairs[pairs["row"] == ORGANS_MEAN]
-    names = list(dict.fromkeys([*of_means["cell_a"], *of_means["cell_b"]]))
-    blank = np.where(np.eye(len(names), dtype=bool), 0.0, np.nan)  # it stays so if two cells have no case in common
-    values = pd.DataFrame(blank, names, names)
-    marks = pd.DataFrame("", names, names, dtype=object)
-    for a, b, difference, p in of_means[["cell_a", "cell_b", "difference", "p_holm"]].itertuples(index=False):
-        mark = (f"p {p:.3f}" if p >= 0.0005 else plotly("p < 0.001")) + (" *" if p < SIGNIFICANT else "")
-        for first, second, sign in ((a, b, 1), (b, a, -1)):
-            values.loc[first, second] = 100 * sign * difference
-            marks.loc[first, second] = f"{100 * sign * difference:+.1f}<br>{mark}"
-    shown = [plotly(name, 30) for name in names]
-    heat = go.Heatmap(
-        z=values.to_numpy(), x=shown, y=shown, text=marks.to_numpy(), texttemplate="%{text}", colorscale="RdBu", zmid=0,
-        colorbar={"title": "points"}, hovertemplate="%{y} minus %{x}<br>%{text}<extra></extra>",
-    )  # fmt: skip
-    figure = _styled(go.Figure(heat), max(460, 60 * len(names))).update_xaxes(type="category")
-    return figure.update_yaxes(type="category", autorange="reversed")
-
-
-def _figures(cells: Sequence[Cell], pairs: pd.DataFrame) -> dict[str, go.Figure]:
-    return {"curves": _curves(cells), "distributions": _distributions(cells), "matrix": matrix_figure(pairs)}
-
-
-def _curves(cells: Sequence[Cell]) -> go.Figure:
-    spacing = min(0.03, 0.2 / len(cells))
-    titles = [plotly(cell.name, TITLE_WIDTH) for cell in cells]
-    shown = {"shared_xaxes": True, "vertical_spacing": 0.05, "horizontal_spacing": spacing, "column_titles": titles}
-    figure = make_subplots(1 + len(STAGES), len(cells), **shown)
-    begun = next(column for column, cell in enumerate(cells, start=1) if cell.runs)  # the legend is of its lines
-    for column, cell in enumerate(cells, start=1):
-        for (row, stage), run in itertools.product(enumerate(STAGES, start=2), cell.runs[:1]):
-            lines = {"loss": (1, "black", "dot" if stage == "val" else "solid")}
-            for label, dash in zip(cell.labels.labels, dashes(cell.labels), strict=True):
-                lines[f"dice/{label.name}"] = row, label.colour, dash
-            for key, (place, colour, dash) in lines.items():
-                points = run.metrics[["step", f"{stage}/{key}"]].dropna()
-                name = f"loss, {stage}" if key == "loss" else key.removeprefix("dice/")
-                is_told = column == begun and (key == "loss" or stage == "train")
-                figure.add_scatter(
-                    x=points["step"], y=points[f"{stage}/{key}"], name=name, legendgroup=name, showlegend=is_told,
-                    line={"color": colour, "dash": dash}, row=place, col=column,
-                )  # fmt: skip
-    for row, stage in enumerate(STAGES, start=2):
-        figure.update_yaxes(range=[0, 1.01], row=row)
-        figure.update_yaxes(title_text=f"Dice, {stage}", row=row, col=1)
-    figure.update_yaxes(title_text="loss", row=1, col=1)
-    figure.update_annotations(font_size=12)  # six titles side by side
-    _styled(figure, 720).update_traces(mode="lines").update_xaxes(title_text="iteration", row=1 + len(STAGES))
-    breaks = max(title.count("<br>") for title in titles)
-    width = COLUMN_PIXELS * len(cells) if len(cells) > len(TABLE1) else None  # else as wide as the page
-    return figure.update_layout(hovermode="x", width=width, margin_t=60 + 16 * breaks)
-
-
-def _distributions(cells: Sequence[Cell]) -> go.Figure:
-    figure, names = go.Figure(), cells[0].labels.names
-    width = ORGAN_PIXELS * (len(names) - 1) if len(names) > MOST_TOLD + 1 else None
-    for cell, colour in zip(cells, CELL_COLOURS * len(cells), strict=False):
-        organs = cell.scores[cell.scores["name"] != BACKGROUND_NAME]
-        figure.add_box(x=organs["name"], y=organs["dice"], name=plotly(cell.name), text=organs["case"].map(plotly),
-                       boxpoints="all", jitter=0.4, pointpos=0, marker={"size": 4, "color": colour})  # fmt: skip
-    return (
-        _styled(figure, 460)
-        .update_layout(boxmode="group", width=width)
-        .update_yaxes(title_text="Dice", range=[-0.02, 1.02])
-        .update_xaxes(categoryorder="array", categoryarray=names)
-    )
-
-
-def _styled(figure: go.Figure, height: int) -> go.Figure:
-    return figure.update_layout(height=height, template="plotly_white", margin={"t": 40, "l": 60, "r": 20, "b": 50})
 
 
 def _case(by_cell: Mapping[str, Pictured]) -> dict[str, Any]:
@@ -215,6 +152,9 @@ def _table(table: pd.DataFrame) -> str:
             own = "–" if np.isnan(value.dice) else f"{value.dice:.1f}"
             own = f"<b>{own}</b>" if round(value.dice, 1) == best[row] else own
             interval = "" if np.isnan(value.low) else f"<small>{value.low:.1f} to {value.high:.1f}</small>"
+            interval += (
+                "" if np.isnan(value.sd_seeds) else f"<small>± {value.sd_seeds:.1f}, {value.seeds} seeds</small>"
+            )
             printed = "" if np.isnan(value.printed) else f"<small>paper {value.printed:.1f}"
             printed += "" if np.isnan(value.difference) else f", {value.difference:+.1f}"
             columns.append(
@@ -227,12 +167,40 @@ def _table(table: pd.DataFrame) -> str:
 
 def _claims(observations: Sequence[tuple[Observation, Observation]]) -> str:
     rows = "".join(
-        f"<tr><th scope='row'>{html.escape(ours.claim)}</th><td><b>{ours.answer}</b><small>{html.escape(ours.figures)}"
+        f"<tr><th scope='row'>{html.escape(ours.claim)}</th><td><b>{ours.told}</b><small>{html.escape(ours.figures)}"
         f"</small></td><td><b>{printed.answer}</b><small>{html.escape(printed.figures)}</small></td></tr>"
         for ours, printed in observations
     )
-    head = "<tr><th>claim</th><th>here, by intervals</th><th>Table 1, by its means alone</th></tr>"
+    head = "<tr><th>claim</th><th>here, over seeds and patients</th><th>Table 1, by its means alone</th></tr>"
     return f"{CLAIMS}<div class='wide'><table><thead>{head}</thead><tbody>{rows}</tbody></table></div>"
+
+
+def _variance(variances: pd.DataFrame) -> str:
+    """A row per cell with several seeds; nothing without any."""
+    rows = "".join(
+        f"<tr><th scope='row'>{html.escape(row.cell)}</th><td>{row.sd_seeds:.1f}</td><td>{row.sd_patients:.1f}</td>"
+        f"<td>{row.sd_residual:.1f}</td><td>{html.escape(row.seed_means)}</td></tr>"
+        for row in variances.itertuples()
+    )
+    titles = "cell", "between seeds", "between patients", "residual", "mean organ Dice in percent"
+    head = "".join(f"<th>{title}</th>" for title in titles)
+    table = f"<div class='wide'><table id='variance'><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+    return f"{VARIANCE}{table}" if rows else ""
+
+
+def _ensembles(table: pd.DataFrame, classes: Sequence[str]) -> str:
+    """A row per ensemble and cell; nothing without an ensemble."""
+    rows = ""
+    for row in table.to_dict("records"):
+        mean = f"{row['AVG organs']:.1f}<small>{row['low']:.1f} to {row['high']:.1f}</small>"
+        more = f"{row['difference']:+.1f}<small>{row['difference_low']:+.1f} to {row['difference_high']:+.1f}</small>"
+        values = [f"{row[name]:.1f}" for name in classes]
+        cells = "".join(f"<td>{value}</td>" for value in [mean, "" if np.isnan(row["difference"]) else more, *values])
+        rows += f"<tr><th scope='row'>{html.escape(row['name'])}</th>{cells}</tr>"
+    titles = "", "AVG organs", "added", *classes
+    head = "".join(f"<th>{html.escape(title)}</th>" for title in titles)
+    made = f"<div class='wide'><table id='ensembles'><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+    return f"{ENSEMBLES}{made}" if rows else ""
 
 
 def _worst(cells: Sequence[Cell], pictures: Pictures) -> str:

@@ -6,9 +6,11 @@ import pandas as pd
 
 from lightning_dice.data.labels import told_names
 from lightning_dice.paper.grid import DIGEST, Cell, Grid, differing, is_papers
+from lightning_dice.paper.observations import ONE_SEED
 from lightning_dice.paper.statistics import LEAST_CASES, ORGANS_MEAN, smallest_p
 
 MOST_NAMED = 5  # cases in a remark
+ENOUGH_SEEDS = 5  # for the tests to keep their 5 % also where some seeds lose a class and others do not
 
 
 def remarks_on(grid: Grid, pairs: pd.DataFrame) -> list[str]:
@@ -53,6 +55,13 @@ def _seeds(finished: Sequence[Cell]) -> list[str]:
     if max((len(cell.finished) for cell in finished), default=1) > 1:
         counts = "; ".join(f"{len(cell.finished)} of {cell.name}" for cell in finished)
         said.append(f"Scores are means over seeds: {counts}.")
+    if single := [cell for cell in finished if len(cell.finished) == 1]:
+        said.append(f"{_told(single, finished)}: {ONE_SEED}.")
+    if few := [cell for cell in finished if 1 < len(cell.finished) < ENOUGH_SEEDS]:
+        said.append(
+            f"{_told(few, finished)}: fewer than {ENOUGH_SEEDS} seeds. The tests take the seeds' means for normally "
+            "distributed; where some seeds lose a class and others do not, they find a difference too often."
+        )
     for cell in finished:
         if cell.uncommon:
             said.append(
@@ -81,7 +90,7 @@ def _cases(finished: Sequence[Cell], pairs: pd.DataFrame) -> list[str]:
             f"{count} test cases{where}: no signed-rank test of so many can give a p below {smallest_p(count):.3g}, "
             "and Holm's correction only raises it."
         )
-    if few := [name for name, own in cases.items() if len(own) < LEAST_CASES]:
+    if few := [c.name for c in finished if len(c.finished) == 1 and len(cases[c.name]) < LEAST_CASES]:
         said.append(f"Intervals over fewer than {LEAST_CASES} cases are too narrow: {'; '.join(few)}.")
     return said
 
@@ -99,6 +108,10 @@ def _classes(finished: Sequence[Cell]) -> list[str]:
                 f"{told_names(lacking)}{unlike}."
             )
     return said
+
+
+def _told(some: Sequence[Cell], cells: Sequence[Cell]) -> str:
+    return "All cells" if len(some) == len(cells) > 1 else "; ".join(cell.name for cell in some)
 
 
 def _some(names: Sequence[str]) -> str:

@@ -99,7 +99,7 @@ def read_run(run: Run) -> StoredRun:
             raise _broken(run.metrics, "a point without a step")
     is_done = run.done.is_file()
     _json(run.done)  # which must be whole
-    scores = _scores(run, labels) if is_done else None
+    scores = read_scores(run, labels) if is_done else None
     return StoredRun(run, config, labels, environment.get("data"), is_done, metrics, scores, failure)
 
 
@@ -160,8 +160,12 @@ def _json(file: Path) -> dict[str, Any]:
     return content
 
 
-def _scores(run: Run, labels: LabelSet) -> pd.DataFrame | None:
-    """Of a finished run; every case with every class exactly once, and the cases those that the other files name."""
+def read_scores(run: Run, labels: LabelSet) -> pd.DataFrame | None:
+    """Of a test that is done: every case with every class exactly once, and the cases those that the other files name.
+
+    Raises:
+        InputError: as `read_run`.
+    """
     counted, named = _json(run.summary).get("cases", 0), _json(run.cases)
     if not run.scores.is_file():
         if counted or named:

@@ -6,11 +6,13 @@ import numpy as np
 import pandas as pd
 
 from lightning_dice.paper.grid import Cell
+from lightning_dice.paper.intervals import by_seed, estimate
 from lightning_dice.paper.published import RATES, WEIGHTINGS
-from lightning_dice.paper.statistics import ORGANS_MEAN, bootstrap_interval
+from lightning_dice.paper.statistics import ORGANS_MEAN
 from lightning_dice.pictures.escaping import markdown
 
 MEAN_ROWS = ("AVG", "MAX", "MIN")  # as the paper has them, with background
+NONE = np.nan, np.nan
 ORGAN_ROWS = (ORGANS_MEAN, "MAX organs", "MIN organs")  # without it
 
 
@@ -18,20 +20,25 @@ def grid_table(cells: Sequence[Cell]) -> pd.DataFrame:
     """Table 1 of a grid, a row per row of the table and cell.
 
     Returns:
-        `row, cell, loss, lr, variant, cases, dice, low, high, printed, difference, jaccard`: means over the test cases
-        in percent, NaN where a cell has none; the 95 % interval of the Dice; the paper's value and ours minus it, NaN
-        for rows and cells that the paper does not have, and the latter for AVG, MAX and MIN of fewer classes than the
-        paper's. `cell` names a column; `cases` counts those in which the class is defined.
+        `row, cell, loss, lr, variant, cases, seeds, dice, low, high, sd_seeds, printed, difference, jaccard`: means
+        over seeds and test cases in percent, NaN where a cell has none; the 95 % interval of the Dice, see `intervals`;
+        the standard deviation of the row's value between seeds; the paper's value and ours minus it, NaN for rows and
+        cells that the paper does not have, and the latter for AVG, MAX and MIN of fewer classes than the paper's.
+        `cell` names a column; `cases` counts those in which the class is defined.
     """
     rows = []
     for cell in cells:
         names = cell.labels.names
         dice, jaccard = cell.matrix("dice") * 100, cell.matrix("jaccard") * 100
         values, overlaps = (_column(matrix) for matrix in (dice, jaccard))
+        _, seeds = by_seed(cell)
+        of_seeds = pd.DataFrame(
+            [_column(pd.DataFrame(100 * one, columns=names)) for one in seeds], columns=list(values)
+        )
         for row in (*names, *MEAN_ROWS, *ORGAN_ROWS):
             classes = [row] if row in names else list(names if row == "AVG" else names[1:])
             has_interval = row in names or row.startswith("AVG")
-            low, high = bootstrap_interval(dice[classes].to_numpy()) if has_interval else (np.nan, np.nan)
+            low, high = _interval(100 * seeds[..., [names.index(name) for name in classes]]) if has_interval else NONE
             printed = cell.printed.get(row, np.nan)
             of_all = row in names or dice.notna().any().all()
             rows.append(
@@ -42,9 +49,11 @@ def grid_table(cells: Sequence[Cell]) -> pd.DataFrame:
                     "lr": cell.lr,
                     "variant": cell.variant,
                     "cases": int(dice[classes].notna().any(axis=1).sum()),
+                    "seeds": len(cell.finished),
                     "dice": values[row],
                     "low": low,
                     "high": high,
+                    "sd_seeds": of_seeds[row].std(),
                     "printed": printed,
                     "difference": values[row] - printed if of_all else np.nan,
                     "jaccard": overlaps[row],
@@ -53,25 +62,34 @@ def grid_table(cells: Sequence[Cell]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def markdown_table(table: pd.DataFrame, notes: Sequence[str]) -> str:
-    """The grid's table as the paper prints it, with the printed values if there are any, and the same in Jaccard."""
+def markdown_table(table: pd.DataFrame, notes: Sequence[str], spread: Sequence[str] = ()) -> str:
+    """The grid's table as the paper prints it, with the printed values if there are any, and the same in Jaccard.
+
+    Args:
+        table: `grid_table`.
+        notes: sentences at the end.
+        spread: `variance.variance_lines`.
+    """
     dice = _formatted(table, "dice", lambda text: f"**{text}**")
     both = {}
     for cell, column in dice.items():
         own = table[table["cell"] == cell]
         printed = dict(zip(own["row"], zip(own["printed"], own["difference"], strict=True), strict=True))
         both[cell] = {row: text + _beside(*printed[row]) for row, text in column.items()}
-    beside = "Ours, in brackets the paper's and the difference; bold: the best of a row."
+    ours = "Ours" + (", ± the standard deviation between seeds" if table["sd_seeds"].notna().any() else "")
+    brackets = ", in brackets the paper's and the difference" if table["printed"].notna().any() else ""
     return "\n".join(
         [
             "# Table 1: Dice in percent, by weighting and initial learning rate", "",
-            beside if table["printed"].notna().any() else "Bold: the best of a row.", "",
+            f"{ours}{brackets}; bold: the best of a row.", "",
             *_markdown(both), "",
-            "## 95 % intervals of the means over patients", "",
+            "## 95 % intervals of the means", "",
+            "Over seeds and patients; of a cell with one seed over patients alone.", "",
             *_markdown(_intervals(table)), "",
+            *(["## Between seeds and between patients", "", *_items(spread)] if spread else []),
             "## Jaccard in percent", "",
             *_markdown(_formatted(table, "jaccard", lambda text: f"**{text}**")), "",
-            *(["## Notes", "", *(f"- {markdown(note)}" for note in notes), ""] if notes else []),
+            *(["## Notes", "", *_items(notes)] if notes else []),
         ]
     )  # fmt: skip
 
@@ -79,7 +97,8 @@ def markdown_table(table: pd.DataFrame, notes: Sequence[str]) -> str:
 def latex_table(table: pd.DataFrame) -> str:
     """Our numbers in the paper's layout, for `booktabs`."""
     ours = _formatted(table, "dice", lambda text: rf"\textbf{{{text}}}")
-    frame = pd.DataFrame(ours).map(lambda text: text.replace("–", "--"))
+    frame = pd.DataFrame(ours).map(lambda text: text.replace("–", "--").replace("±", r"$\pm$"))
+    spread = ", $\\pm$ the standard deviation between seeds" if "±" in str(ours) else ""
     rates = {rate: rf"\mu_{number}" for number, rate in enumerate(RATES, start=1)}
     heads = {
         cell: f"${WEIGHTINGS[loss]}, {rates[lr]} = {lr:g}$"
@@ -92,10 +111,17 @@ def latex_table(table: pd.DataFrame) -> str:
     return style.to_latex(
         hrules=True,
         column_format="l" + "r" * len(frame.columns),
-        caption="Mean Dice in percent by weighting and initial learning rate. Bold: the best of a row.",
+        caption=f"Mean Dice in percent by weighting and initial learning rate{spread}. Bold: the best of a row.",
         label="tab:dice",
         position_float="centering",
     )
+
+
+def _interval(values: np.ndarray) -> tuple[float, float]:
+    """Of (seeds, cases, classes) in percent, and never beyond what a Dice can be."""
+    found = estimate([values[:, ~np.isnan(values).all(axis=(0, 2))]], [1])
+    low, high = np.clip((found.low, found.high), 0, 100).tolist()
+    return low, high
 
 
 def _column(matrix: pd.DataFrame) -> dict[str, float]:
@@ -110,9 +136,10 @@ def _formatted(table: pd.DataFrame, score: str, bold: Callable[[str], str]) -> d
     """Texts by cell and row, the best of a row emphasised."""
     best = table.groupby("row")[score].max().round(1)
     texts: dict[str, dict[str, str]] = {}
-    for row, cell, value in table[["row", "cell", score]].itertuples(index=False):
+    for row, cell, value, sd in table[["row", "cell", score, "sd_seeds"]].itertuples(index=False):
         text = "–" if np.isnan(value) else f"{value:.1f}"
-        texts.setdefault(cell, {})[row] = bold(text) if round(value, 1) == best[row] else text
+        text = bold(text) if round(value, 1) == best[row] else text
+        texts.setdefault(cell, {})[row] = text + ("" if score != "dice" or np.isnan(sd) else f" ± {sd:.1f}")
     return texts
 
 
@@ -122,6 +149,10 @@ def _intervals(table: pd.DataFrame) -> dict[str, dict[str, str]]:
     for row, cell, low, high in known[["row", "cell", "low", "high"]].itertuples(index=False):
         texts.setdefault(cell, {})[row] = f"{low:.1f} to {high:.1f}"
     return texts
+
+
+def _items(sentences: Sequence[str]) -> list[str]:
+    return [*(f"- {markdown(sentence)}" for sentence in sentences), ""]
 
 
 def _beside(printed: float, difference: float) -> str:

@@ -1,6 +1,7 @@
 """Learning curves of a run: loss, and Dice per class, over the iterations."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -16,6 +17,8 @@ STAGES = {"train": "training patches", "val": "validation volumes"}
 DASHES = {
     "solid": "-", "dash": "--", "dot": ":", "dashdot": "-.", "longdash": (0, (9, 3)), "longdashdot": (0, (9, 3, 1, 3)),
 }  # fmt: skip
+NORMAL: Mapping[str, Any] = {"linewidth": 1.2}
+FAINT: Mapping[str, Any] = {"linewidth": 0.6, "alpha": 0.35, "marker": None, "label": "_"}  # which no legend tells
 COLOURS_A_DASH = 10  # more lines of one kind cannot be told apart by colour
 
 
@@ -58,24 +61,26 @@ def dashes(labels: LabelSet) -> list[str]:
     return found
 
 
-def draw_loss(axis: Axes, table: pd.DataFrame) -> None:
-    for stage, style in zip(STAGES, ("-", "o--"), strict=True):
+def draw_loss(axis: Axes, table: pd.DataFrame, look: Mapping[str, Any] = NORMAL) -> None:
+    for stage, style, marker in zip(STAGES, ("-", "--"), (None, "o"), strict=True):
         points = table[["step", f"{stage}/loss"]].dropna()
         if len(points):
-            axis.plot(*points.to_numpy().T, style, color="black", label=f"loss, {STAGES[stage]}", markersize=3)
+            own: dict[str, Any] = {"color": "black", "linestyle": style, "marker": marker, "markersize": 3}
+            axis.plot(*points.to_numpy().T, **({"label": f"loss, {STAGES[stage]}"} | own | dict(look)))
     axis.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))  # the square weights make it tiny
     _plain_axis(axis)
 
 
-def draw_dice(axis: Axes, table: pd.DataFrame, labels: LabelSet, stage: str) -> None:
+def draw_dice(axis: Axes, table: pd.DataFrame, labels: LabelSet, stage: str, look: Mapping[str, Any] = NORMAL) -> None:
     for label, dash in zip(labels.labels, dashes(labels), strict=True):
         points = table[["step", f"{stage}/dice/{label.name}"]].dropna()
-        look: dict[str, Any] = {
+        own: dict[str, Any] = {
             "color": label.colour,
             "linestyle": DASHES[dash],
             "marker": "." if stage == "val" else None,
+            "label": label.name,
         }
-        axis.plot(*points.to_numpy().T, label=label.name, linewidth=1.2, **look)
+        axis.plot(*points.to_numpy().T, **(own | dict(look)))
     _plain_axis(axis)
 
 

@@ -1,0 +1,112 @@
+"""Several runs' networks as one, as `evaluate run=[A,B]` left their scores, beside the single cells."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lightning_dice.errors import InputError
+from lightning_dice.paper.grid import Cell, Grid
+from lightning_dice.paper.intervals import Scores, by_seed, estimate
+from lightning_dice.paper.stored import read_scores
+from lightning_dice.runs import Run, read_json
+
+WAYS = {"mean": "mean probabilities", "organs": "best run per organ"}
+
+
+@dataclass(frozen=True)
+class Combined:
+    """What several runs' networks scored as one.
+
+    Attributes:
+        name: how they were combined, and of how many.
+        runs: names of their folders.
+        organs: by organ the run that decided on it, or empty.
+        scores: of its one network, as `intervals.by_seed` has those of a cell.
+    """
+
+    name: str
+    runs: tuple[str, ...]
+    organs: dict[str, str]
+    scores: Scores
+
+    @property
+    def told(self) -> str:
+        """Which runs, and which decides on what."""
+        if not self.organs:
+            return f"{self.name}: {'; '.join(self.runs)}"
+        by_run = {run: [organ for organ, decides in self.organs.items() if decides == run] for run in self.runs}
+        return f"{self.name}: " + "; ".join(f"{', '.join(organs)} of {run}" for run, organs in by_run.items() if organs)
+
+
+def read_ensembles(folder: Path | str, grid: Grid) -> tuple[list[Combined], list[str]]:
+    """Those that were evaluated on the test cases of the grid's runs, and a remark on each that cannot be used."""
+    known = {run.data for cell in grid.cells for run in cell.finished}
+    found, remarks = [], []
+    for file in sorted((Path(folder).expanduser() / "evaluate").glob("*/ensemble.json")):
+        run = Run(file.parent)
+        try:
+            described = read_json(run.ensemble)
+            if described.get("data") not in known:
+                continue  # of another data set
+            found.append(_combined(run, described, grid))
+        except (InputError, KeyError, TypeError, AttributeError, OSError) as error:
+            reason = str(error) if isinstance(error, InputError) else f"{file.name} lacks {error}"
+            remarks.append(f"evaluate/{run.folder.name}: left out ({reason})")
+    return found, remarks
+
+
+def _combined(run: Run, described: dict[str, Any], grid: Grid) -> Combined:
+    scores = read_scores(run, grid.labels)
+    if scores is None:
+        raise InputError("no scores.csv")
+    rows = scores.sort_values(["case", "label"])
+    cases = rows["case"].unique().tolist()
+    dice = rows["dice"].to_numpy(float).reshape(1, len(cases), len(grid.labels))
+    folders = tuple(Path(one).name for one in described["runs"])
+    organs = {organ: Path(one).name for organ, one in described["organs"].items()}
+    checkpoint = "" if described["checkpoint"] == "last" else ", best checkpoints"
+    digest = run.folder.name.rpartition("=")[2]  # of the runs: there may be several ensembles of as many
+    name = f"{WAYS[described['combine']]} of {len(folders)} runs{checkpoint} ({digest})"
+    return Combined(name, folders, organs, (cases, dice))
+
+
+def ensemble_table(cells: Sequence[Cell], ensembles: Sequence[Combined]) -> pd.DataFrame:
+    """Ensembles and single cells, each on the cases that all of them scored, the best mean organ Dice first.
+
+    Returns:
+        `name, runs, cases`, a column per class, `AVG organs`, `low` and `high`, its 95 % interval, and `difference`,
+        `difference_low` and `difference_high`, that minus the best single cell's: in percent and points. No rows
+        without ensembles.
+    """
+    singles = {cell.name: (len(cell.finished), by_seed(cell)) for cell in cells if cell.finished}
+    parts = {one.name: (len(one.runs), one.scores) for one in ensembles} | singles
+    common = set.intersection(*(set(cases) for _, (cases, _) in parts.values())) if ensembles else set()
+    if not common:
+        return pd.DataFrame()
+    dice = {name: 100 * found[:, [case in common for case in cases]] for name, (_, (cases, found)) in parts.items()}
+    organs = {name: estimate([values[..., 1:]], [1]) for name, values in dice.items()}
+    best = max(singles, key=lambda name: organs[name].value)
+    rows = []
+    for name, (runs, _) in parts.items():
+        row: dict[str, Any] = {"name": name, "runs": runs, "cases": len(common)}
+        for place, label in enumerate(cells[0].labels.names):
+            row[label] = estimate([dice[name][..., [place]]], [1]).value
+        row |= {"AVG organs": organs[name].value, "low": organs[name].low, "high": organs[name].high}
+        if name not in singles:
+            more = estimate([dice[name][..., 1:], dice[best][..., 1:]], [1, -1])
+            row |= {"difference": more.value, "difference_low": more.low, "difference_high": more.high}
+        rows.append(row)
+    return pd.DataFrame(rows).sort_values("AVG organs", ascending=False, ignore_index=True)
+
+
+def ensemble_lines(table: pd.DataFrame) -> list[str]:
+    """A sentence per ensemble of an `ensemble_table`."""
+    return [
+        f"{row['name']}: mean organ Dice {row['AVG organs']:.1f} %, {row['difference']:+.1f} points to the best cell "
+        f"({row['difference_low']:+.1f} to {row['difference_high']:+.1f}, over {row['cases']} cases of these networks)"
+        for row in table.to_dict("records")
+        if not pd.isna(row["difference"])
+    ]
