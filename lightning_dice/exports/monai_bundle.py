@@ -190,8 +190,8 @@ def _readme(recipe: Recipe) -> str:
 # {markdown(", ".join(recipe.labels.names[1:]))} in CT
 
 {markdown(recipe.network["_target_"])}, exported by lightning-dice {__version__}.
-It works on voxels of {_sizes(recipe)} mm, in windows of {" × ".join(map(str, recipe.patch_size))} voxels,
-on {low:g} to {high:g} HU.
+It works on voxels of {_sizes(recipe)} mm, in windows of
+{" × ".join(map(str, recipe.patch_size))} voxels, on {low:g} to {high:g} HU.
 
 ```sh
 pip install 'lightning-dice[bundle]=={__version__}'
