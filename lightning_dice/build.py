@@ -25,6 +25,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from lightning_dice.callbacks.curves import CurvesLogger
+from lightning_dice.callbacks.lost import LostClassWarning
 from lightning_dice.callbacks.overlays import OverlayPictures
 from lightning_dice.callbacks.scoring import TestResults
 from lightning_dice.callbacks.stopping import check_stopping, check_validates
@@ -36,6 +37,7 @@ from lightning_dice.data.labels import LabelChoice, label_set
 from lightning_dice.errors import InputError
 from lightning_dice.loggers import check_loggers
 from lightning_dice.losses import build_loss, taken_by_loss
+from lightning_dice.lost import shares_of
 from lightning_dice.module import OptimizerFactory, ScheduleFactory, SegmentationModule
 from lightning_dice.network import channels_last
 from lightning_dice.objects import REFUSALS, instantiated, parameters, refusing, taken
@@ -236,10 +238,11 @@ def build_training(
     if config.trainer.enable_progress_bar:
         callbacks.append(ProgressBar(run.folder.name, times))
     board = TensorBoardLogger(run.tensorboard, name="", version="", default_hp_metric=False, purge_step=step + 1)
+    lost = LostClassWarning(shares_of(data.taught, data.class_voxels), board)
     trainer = build_trainer(
         config,
         callbacks,
-        logger=[board, CurvesLogger(run), *loggers],
+        logger=[board, CurvesLogger(run), lost, *loggers],
         profiler=times.wait,
         plugins=[CheckpointFiles(run)],
     )

@@ -21,12 +21,8 @@ NOT_PART_OF_A_RUN = (
     "output_dir", "cache", "rerun", "preset", "data.root", "data.store", "data.num_workers", "data.on_error",
     "trainer.accelerator", "trainer.devices", "trainer.enable_progress_bar", "logger",
 )  # fmt: skip
-NEWER = (
-    "init_from",
-    "callbacks",
-    "data.folds",
-    "data.fold",
-)  # null or empty is as good as absent, as it is in runs of before
+# Null, false or empty is as good as absent, as they are in runs of before.
+NEWER = ("prior", "init_from", "callbacks", "data.folds", "data.fold")
 CALLBACKS = "callbacks"  # a group of which a run's name says all the files that are chosen
 # Groups of which a run's name says the file that the settings are those of, and where these stand.
 TOLD_BY_FILE = {
@@ -96,7 +92,7 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
-        if name in NOT_PART_OF_A_RUN or (name in NEWER and value in (None, {})):
+        if name in NOT_PART_OF_A_RUN or (name in NEWER and (value is None or value is False or value == {})):
             continue
         if isinstance(value, dict) and value:
             found |= flat(value, f"{name}.")

@@ -214,6 +214,7 @@ class TrainSettings(Settings):
     trainer: TrainerSettings
     callbacks: Objects = {}
     logger: Objects = {}
+    prior: Switch
     init_from: Annotated[Text | None, Field(description="the file of a checkpoint, or null")]
     overlap: Share
     compile: Switch

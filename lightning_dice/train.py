@@ -17,11 +17,14 @@ from lightning_dice.cli import command
 from lightning_dice.config import plain
 from lightning_dice.data.datamodule import CTDataModule
 from lightning_dice.data.labels import told_names
+from lightning_dice.errors import InputError
 from lightning_dice.files import atomic_write
 from lightning_dice.loggers import open_loggers
+from lightning_dice.lost import lost_at_end, shares_of
 from lightning_dice.naming import flat
 from lightning_dice.pictures.curves import learning_curves
 from lightning_dice.pictures.tables import classes_table, scores_table
+from lightning_dice.prior import start_at_shares
 from lightning_dice.runs import Run, read_json, write_json
 from lightning_dice.sessions import begin, find_run, outcome, work_on
 from lightning_dice.settings import TrainSettings
@@ -39,6 +42,8 @@ def train(config: DictConfig) -> Run:
     checked(config, TrainSettings)
     config = settle(config)
     settings = plain(config)
+    if config.prior and config.init_from is not None:
+        raise InputError(f"prior=true: the last layer comes from init_from={config.init_from}; leave one of both out")
     data = build_datamodule(config)
     data.setup()
     if data.findings:
@@ -60,6 +65,8 @@ def _train(config: DictConfig, settings: dict[str, Any], run: Run, data: CTDataM
     module = build_module(config, data)
     times, results = StepTimes(), TestResults(run, data)
     step = find_checkpoint(run)
+    if config.prior and not step:
+        print(start_at_shares(module, data.class_voxels))
     if config.init_from is not None and not step:
         classes_argument = config.network.get("_classes_", "num_classes")
         print(start_from(Path(config.init_from).expanduser(), module, classes_argument))
@@ -87,11 +94,13 @@ def _train(config: DictConfig, settings: dict[str, Any], run: Run, data: CTDataM
         if trainer.global_step < trainer.max_steps:
             print(f"{run.folder}: {why_stopped(trainer)}")
             stopped = {"stopped_after_step": trainer.global_step}
+        metrics = pd.read_csv(run.metrics)
+        lost = {"lost_classes": lost_at_end(metrics, shares_of(data.taught, data.class_voxels))}
         with atomic_write(run.curves) as path:
-            learning_curves(pd.read_csv(run.metrics), data.labels, run.folder.name).savefig(path, dpi=150)
+            learning_curves(metrics, data.labels, run.folder.name).savefig(path, dpi=150)
         if data.split.test:
             trainer.test(module, datamodule=data, verbose=False)
-        write_json(run.summary, results.summary | times.summary() | stopped)
+        write_json(run.summary, results.summary | times.summary() | stopped | lost)
 
 
 def run_cell(config: DictConfig) -> str:

@@ -8,6 +8,7 @@ from lightning_dice.data.labels import told_names
 from lightning_dice.paper.grid import DIGEST, Cell, Grid, differing, is_papers
 from lightning_dice.paper.observations import ONE_SEED
 from lightning_dice.paper.statistics import LEAST_CASES, ORGANS_MEAN, smallest_p
+from lightning_dice.pictures.escaping import one_line
 
 MOST_NAMED = 5  # cases in a remark
 ENOUGH_SEEDS = 5  # for the tests to keep their 5 % also where some seeds lose a class and others do not
@@ -25,6 +26,7 @@ def remarks_on(grid: Grid, pairs: pd.DataFrame) -> list[str]:
         *grid.remarks,
         *(f"{cell.name}: {cell.states}" for cell in grid.cells if cell.left_out or _is_incomplete(cell)),
         *_unlike_settings(grid.cells),
+        *_lost(grid.cells),
         *_seeds(finished),
         *_cases(finished, pairs),
         *_classes(finished),
@@ -48,6 +50,17 @@ def _unlike_settings(cells: Sequence[Cell]) -> list[str]:
 
 def _keys(cell: Cell) -> list[str]:
     return [part.partition("=")[0] for part in cell.variant.split(", ")] if cell.variant else []
+
+
+def _lost(cells: Sequence[Cell]) -> list[str]:
+    """Runs whose loss may look as good as others', though they do not find a large class on their own patches."""
+    said = []
+    for cell in cells:
+        for run in cell.runs:
+            if run.lost:
+                classes = ", ".join(f"{one_line(name)} ({dice:.2f})" for name, dice in run.lost.items())
+                said.append(f"{cell.name}: seed {run.seed} lost {classes}, by its training Dice at the end.")
+    return said
 
 
 def _seeds(finished: Sequence[Cell]) -> list[str]:

@@ -38,6 +38,7 @@ class StoredRun:
         is_done: whether it finished.
         metrics: the curves so far; no rows where there are none yet.
         scores: `scores.csv`, each case with each class once; None of an unfinished run, or without test cases.
+        lost: training Dice of the classes that it had lost at its end, by name; see `lightning_dice.lost`.
         failure: `error` and `reason` of the last session, or empty.
     """
 
@@ -48,6 +49,7 @@ class StoredRun:
     is_done: bool
     metrics: pd.DataFrame
     scores: pd.DataFrame | None
+    lost: dict[str, float]
     failure: dict[str, Any]
 
     @property
@@ -100,7 +102,10 @@ def read_run(run: Run) -> StoredRun:
     is_done = run.done.is_file()
     _json(run.done)  # which must be whole
     scores = read_scores(run, labels) if is_done else None
-    return StoredRun(run, config, labels, environment.get("data"), is_done, metrics, scores, failure)
+    lost = _json(run.summary).get("lost_classes", {})
+    if not isinstance(lost, dict) or not all(isinstance(dice, int | float) for dice in lost.values()):
+        raise _broken(run.summary, f"lost_classes={lost}: expected a Dice by class")
+    return StoredRun(run, config, labels, environment.get("data"), is_done, metrics, scores, lost, failure)
 
 
 def _config(run: Run) -> dict[str, Any]:
