@@ -153,6 +153,8 @@ def _line(error: Exception) -> str:
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.parent_node is not None:
         group, _, name = str(cause.full_key).rpartition(".")
         known = ", ".join(str(key) for key in cause.parent_node if key != "hydra")
+        if not known and (config_folder() / group / f"{name}.yaml").is_file():
+            return f"{cause.full_key}: not chosen; add {group}={name}"
         if not known:
             return f"{cause.full_key}: {group} is null; give it whole, as '{group}={{{name}: …}}'"
         return f"{cause.full_key}: no such setting; expected one of {known}" + (f" in {group}" if group else "")

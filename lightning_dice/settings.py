@@ -227,6 +227,9 @@ class BenchmarkSettings(TrainSettings):
     rounds: Count
     compare: Switch
     output: Text | None
+    logger: Annotated[dict[str, Any], Field(max_length=0, description="none, since a benchmark logs nothing")] = {}
+    prior: Annotated[Literal[False], Field(description="false, since a benchmark does not look at what is learnt")]
+    init_from: Annotated[None, Field(description="null, since a benchmark does not look at what is learnt")]
 
 
 class EvaluateSettings(Settings):

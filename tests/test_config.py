@@ -248,6 +248,7 @@ def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess:
             "loss=smple: no such choice; expected one of cross_entropy, dice_ce, focal, generalized_dice, simple, ",
         ),
         (["prepare", "data=3"], "data=3: no such choice; expected one of abdomenatlas, "),
+        (["train", "callbacks.ema.decay=0.9"], "callbacks.ema: not chosen; add callbacks=ema"),
         (["train", "data.transform._target_=torchio.RandomFlip"], "data.transform is null; give it whole, as 'data.tr"),
         (["train", "labels=true"], "labels=true: no such choice; expected one of dataset, paper, "),
         (

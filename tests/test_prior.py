@@ -60,7 +60,8 @@ def test_the_logits_move_by_the_shares_and_nothing_else_changes(name):
     shift = (torch.tensor(expected) - before[changed])[:, None, None, None].expand(8, 16, 16, 16)
     assert torch.allclose(moved, shift.expand(2, -1, -1, -1, -1), atol=1e-3)
     assert (
-        told == f"prior: {changed} starts at the logarithm of the classes' shares, background 94.1 % to artery 0.000105 %"
+        told
+        == f"prior: {changed} starts at the logarithm of the classes' shares, background 94.1 % to artery 0.000105 %"
     )
 
 
