@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 from torch import nn
 
-from lightning_dice import predict as command
+from lightning_dice import members
 from lightning_dice.config import config_folder
 from lightning_dice.data.volumes import Preparation
 from lightning_dice.errors import InputError
@@ -216,7 +216,7 @@ def painter(run, monkeypatch):
             return logits
 
     recipe = Recipe(PAPER, Preparation(factor=None, spacing_mm=10.0), (10.0,) * 3, PATCH, {})
-    monkeypatch.setattr(command, "load_network", lambda checkpoint, trust: (Painter(), recipe))
+    monkeypatch.setattr(members, "load_network", lambda checkpoint, trust: (Painter(), recipe))
     return run
 
 
@@ -277,10 +277,10 @@ def test_findings_are_those_of_a_scans_last_prediction(painter, tmp_path):
 
 
 def test_a_network_of_few_organs_misses_no_others(painter, tmp_path, monkeypatch):
-    network, recipe = command.load_network("last.ckpt", False)
+    network, recipe = members.load_network("last.ckpt", False)
     recipe = dataclasses.replace(recipe, labels=PAPER.select(["liver"]))
     network.levels = nn.Parameter(network.levels[[0, NAMES.index("liver")]].detach())
-    monkeypatch.setattr(command, "load_network", lambda checkpoint, trust: (network, recipe))
+    monkeypatch.setattr(members, "load_network", lambda checkpoint, trust: (network, recipe))
     label = body(0)[1]
     write_nifti(tmp_path / "a.nii.gz", painted(np.where(label == 3, label, 0)), LARGE_VOXELS)
     predicted(painter, tmp_path / "a.nii.gz", tmp_path / "out")

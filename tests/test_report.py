@@ -16,6 +16,7 @@ from matplotlib.image import imread
 
 from lightning_dice.config import config_folder
 from lightning_dice.errors import InputError
+from lightning_dice.paper.ensembles import ensemble_table
 from lightning_dice.paper.figure1 import grid_curves
 from lightning_dice.paper.grid import read_grid
 from lightning_dice.paper.interactive import matrix_figure
@@ -254,7 +255,8 @@ def test_many_variants_still_have_figures_and_a_page(tmp_path):
         write_run(tmp_path, "simple", 0.01, None, settings={"loss.smooth": number / 10})
     cells = read_grid(tmp_path).cells
     assert len(cells) == 6 + 40  # loss.smooth=0.0, if named, is a variant too
-    page = page_html(cells, grid_table(cells), compare_cells(cells), {}, variance_table(cells), {}, [], {})
+    tables = grid_table(cells), compare_cells(cells), {}, variance_table(cells), ensemble_table(cells, [])
+    page = page_html(cells, *tables, {}, [], {})
     assert page.count('<th scope="col"><button>simple, 0.01, loss.smooth=') == 40
     assert len(grid_curves(cells).axes) == 3 * len(cells)
 
