@@ -31,7 +31,11 @@ SETUPS = {
     "workers": ["data.num_workers=2"],
     "transform": ["data.num_workers=2", "data.transform={_target_: torchio.RandomFlip}", "data.samples_per_volume=2"],
     "accumulating": ["data.num_workers=0", "+trainer.accumulate_grad_batches=2"],
-}
+    "stopped early, averaged": [
+        "data.num_workers=0", "callbacks=[early_stopping,ema]", "callbacks.early_stopping.min_delta=1",
+        "callbacks.early_stopping.patience=2",
+    ],
+}  # fmt: skip
 RANDOM_KILLS = 3  # of each setup, besides those at chosen moments
 
 

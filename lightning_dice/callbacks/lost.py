@@ -9,7 +9,6 @@ from pytorch_lightning.loggers.logger import Logger
 from lightning_dice.lost import lost_classes
 
 TRAINED = "train/dice/"
-REMEDY = "start again with another seed, or with prior=true"
 
 
 class LostClassWarning(Logger):
@@ -20,15 +19,17 @@ class LostClassWarning(Logger):
     Args:
         shares: of the training's voxels, by class.
         board: gets the lines as text.
+        has_prior: the training began at these shares already.
     """
 
     name = "lost"
     version = None
 
-    def __init__(self, shares: Mapping[str, float], board: TensorBoardLogger):
+    def __init__(self, shares: Mapping[str, float], board: TensorBoardLogger, has_prior: bool = False):
         super().__init__()
         self.shares = shares
         self.board = board
+        self.remedy = "another seed may find it" if has_prior else "another seed may find it, or prior=true"
         self._told: set[str] = set()
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
@@ -39,7 +40,7 @@ class LostClassWarning(Logger):
                 self._told.add(name)
                 line = (
                     f"{name}: training Dice {value:.2f} at step {step}, with {self.shares[name]:.1%} of the training's "
-                    f"voxels: this run may have lost it, however good its loss looks; {REMEDY}"
+                    f"voxels: the network does not find it, however good its loss looks; {self.remedy}"
                 )
                 print(f"\nwarning: {line}", flush=True)
                 self.board.experiment.add_text("lost", line, step)
