@@ -3,20 +3,15 @@
 What needs no data can be built first, so that a setting that it refuses is refused before anything is written.
 """
 
-import contextlib
 import functools
 import inspect
-import itertools
-import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from filelock import FileLock, Timeout
 from lightning_fabric import Fabric
 from omegaconf import DictConfig, open_dict
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
@@ -34,6 +29,7 @@ from lightning_dice.checkpoints import CheckpointFiles, LastCheckpoint
 from lightning_dice.config import plain, shipped_labels
 from lightning_dice.data.datamodule import CTDataModule
 from lightning_dice.data.labels import LabelChoice, label_set
+from lightning_dice.devices import best_precision, claim_gpu, uses_gpu
 from lightning_dice.errors import InputError
 from lightning_dice.loggers import check_loggers
 from lightning_dice.losses import build_loss, taken_by_loss
@@ -165,7 +161,7 @@ def describe_network(config: DictConfig, classes: int) -> dict[str, Any]:
 def _build_optimizer(config: DictConfig) -> OptimizerFactory:
     """In one kernel for all weights on a GPU, where the optimiser has it; on a CPU it takes no time to speak of."""
     factory = instantiated(config.optim, "optim")
-    if _uses_gpu(config.trainer.accelerator) and "fused" in inspect.signature(factory.func).parameters:
+    if uses_gpu(config.trainer.accelerator) and "fused" in inspect.signature(factory.func).parameters:
         return functools.partial(factory.func, **{"fused": True} | factory.keywords)
     return factory
 
@@ -263,40 +259,3 @@ def build_fabric(accelerator: str, precision: str) -> Fabric:
         raise InputError(
             f"accelerator={accelerator}, precision={precision}: {error}; expected auto, or others"
         ) from error
-
-
-@functools.cache  # one for the process, which holds it while it lives
-def claim_gpu() -> tuple[int, FileLock]:
-    """A GPU that no other process of ours works on, such as another cell of a grid; waits while there is none.
-
-    The lock is a file's, and the system drops it when the process ends, however it ends.
-    """
-    for device in itertools.cycle(range(torch.cuda.device_count())):
-        name = f"lightning_dice-{torch.cuda.get_device_properties(device).uuid}.lock"
-        lock = FileLock(Path(tempfile.gettempdir()) / name)
-        with contextlib.suppress(Timeout):
-            lock.acquire(timeout=1)
-            return device, lock
-    raise RuntimeError("no GPU to claim")
-
-
-def device_name(trainer: pl.Trainer) -> str:
-    """What the trainer computes on, by the name of the GPU's model."""
-    device = trainer.strategy.root_device
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-def best_precision(accelerator: str) -> str:
-    """`bf16-mixed` where the device computes in bfloat16, else `32-true`.
-
-    On CPUs that are those with AMX or AVX512-BF16; others emulate it, slower than float32.
-    """
-    if _uses_gpu(accelerator):
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:  # torch has no public names for these yet
-        fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    return "bf16-mixed" if fast else "32-true"
-
-
-def _uses_gpu(accelerator: str) -> bool:
-    return accelerator != "cpu" and torch.cuda.is_available()

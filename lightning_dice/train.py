@@ -8,7 +8,7 @@ import pandas as pd
 import pytorch_lightning as pl
 from omegaconf import DictConfig
 
-from lightning_dice.build import build_datamodule, build_module, build_training, device_name, settle
+from lightning_dice.build import build_datamodule, build_module, build_training, settle
 from lightning_dice.callbacks.scoring import TestResults
 from lightning_dice.callbacks.stopping import why_stopped
 from lightning_dice.callbacks.timing import StepTimes
@@ -17,6 +17,7 @@ from lightning_dice.cli import command
 from lightning_dice.config import plain
 from lightning_dice.data.datamodule import CTDataModule
 from lightning_dice.data.labels import told_names
+from lightning_dice.devices import device_name
 from lightning_dice.errors import InputError
 from lightning_dice.files import atomic_write
 from lightning_dice.loggers import open_loggers

@@ -21,7 +21,7 @@ ORDER = [
     "paper.statistics", "paper.observations", "paper.remarks", "paper.table1", "paper.figure1", "paper.rates",
     "paper.segmentations", "paper.interactive", "paper.page",
     "callbacks.timing", "callbacks.curves", "callbacks.overlays", "callbacks.scoring", "callbacks.averaging",
-    "callbacks.stopping", "callbacks.lost", "loggers", "build", "cli",
+    "callbacks.stopping", "callbacks.lost", "loggers", "devices", "build", "cli",
     "exports.tracing", "exports.onnx", "exports.torch_export", "exports.safetensors", "exports.bundle_parts",
     "exports.monai_bundle", "exports.nnunet_raw",
     "workloads", "prepare", "train", "evaluate", "predict", "export", "report", "benchmark",

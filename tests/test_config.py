@@ -9,11 +9,12 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from lightning_dice.build import best_precision, build_datamodule, build_module, build_trainer, settle
+from lightning_dice.build import build_datamodule, build_module, build_trainer, settle
 from lightning_dice.config import config_folder, plain
 from lightning_dice.data.cases import Split
 from lightning_dice.data.datamodule import CTDataModule
 from lightning_dice.data.store import PreparedCase
+from lightning_dice.devices import best_precision
 from lightning_dice.errors import InputError
 from tests.conftest import NAMES
 

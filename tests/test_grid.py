@@ -14,7 +14,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from lightning_dice import build
+from lightning_dice import devices
 from lightning_dice.config import config_folder
 from lightning_dice.paper.grid import read_grid
 from lightning_dice.paper.statistics import compare_cells
@@ -171,10 +171,10 @@ def test_each_process_claims_a_gpu_of_its_own(tmp_path, monkeypatch):
     command = [sys.executable, "-uc", other, str(tmp_path / "lightning_dice-gpu0.lock")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout.readline() == "held\n"
-        build.claim_gpu.cache_clear()
-        assert build.claim_gpu()[0] == 1
-        assert build.claim_gpu()[0] == 1  # the same for all cells of this process
+        devices.claim_gpu.cache_clear()
+        assert devices.claim_gpu()[0] == 1
+        assert devices.claim_gpu()[0] == 1  # the same for all cells of this process
         holder.kill()
-    build.claim_gpu.cache_clear()
-    assert build.claim_gpu()[0] == 0  # a lock ends with its process
-    build.claim_gpu.cache_clear()
+    devices.claim_gpu.cache_clear()
+    assert devices.claim_gpu()[0] == 0  # a lock ends with its process
+    devices.claim_gpu.cache_clear()

@@ -63,7 +63,7 @@ def test_on_a_gpu_the_optimiser_is_fused_unless_told_otherwise(monkeypatch, nnun
     data = build_datamodule(config)
     data.setup()
     assert not build_module(config, data).configure_optimizers().defaults["fused"]
-    monkeypatch.setattr(build, "_uses_gpu", lambda accelerator: True)
+    monkeypatch.setattr(build, "uses_gpu", lambda accelerator: True)
     assert build_module(config, data).configure_optimizers().defaults["fused"] is fused
 
 
