@@ -48,6 +48,7 @@ def desk(tmp_path_factory) -> Path:
 def scaled(command: str) -> list[str]:
     """The command at the tests' scale: the smoke experiment in place of any other."""
     words = [re.sub("/(demo|paper)\\b", "/smoke", word) for word in shlex.split(command)]
+    words = [re.sub(r"^(data\.fold=0,1),.*", r"\1", word) for word in words]  # two folds tell
     if words[2] not in ("lightning_dice.train", "lightning_dice.benchmark"):
         return words
     seed = ["seed=1"] if "experiment=demo" in words and "seed=" not in command else []  # the demo's own
@@ -71,7 +72,7 @@ def test_the_commands_of_readme_run_one_after_the_other(desk):
     assert runs == grid | {
         "phantom/smoke/loss=simple,lr=0.01,seed=1",
         "phantom/smoke/loss=square,lr=0.001,seed=2",
-        *(f"phantom/smoke/loss=simple,lr=0.01,seed=1,data.fold={fold},data.folds=5" for fold in range(5)),
+        *(f"phantom/smoke/loss=simple,lr=0.01,seed=1,data.fold={fold},data.folds=5" for fold in range(2)),
         "nnunet/smoke/loss=simple,lr=0.01,seed=0,data.patch_size=16,data.preparation.spacing_mm=3,labels=dataset",
         "nnunet/smoke/loss=uniform,lr=0.001,seed=0,data.patch_size=16,data.preparation.spacing_mm=3,labels=dataset,"
         "labels.classes=[liver,kidney(kidney_left+kidney_right)]",
