@@ -3,6 +3,7 @@
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,8 +63,10 @@ class Mirrored(nn.Module):
 
 
 def _by_organ(probabilities: Iterable[Tensor], deciding: Sequence[int]) -> Tensor:
-    best = odds = winner = torch.zeros(())
-    one = best
+    best: Any = 0.0  # numbers first, which go with tensors of any device
+    odds: Any = 0.0
+    winner: Any = 0
+    one = torch.zeros(())
     for place, one in enumerate(probabilities):
         top, classes = one.topk(2, dim=0)
         for organ in (organ for organ, decides in enumerate(deciding, start=1) if decides == place):
