@@ -46,7 +46,8 @@ def runs_of(asked: str | Sequence[str]) -> list[Run]:
         InputError: one of them twice.
     """
     folders = [Path(folder).expanduser() for folder in ([asked] if isinstance(asked, str) else asked)]
-    if twice := [str(folder) for folder in folders if folders.count(folder) > 1]:
+    places = [folder.resolve() for folder in folders]
+    if twice := [str(folder) for folder, place in zip(folders, places, strict=True) if places.count(place) > 1]:
         raise InputError(f"run: names {twice[0]} twice; expected each run once")
     return [Run(folder) for folder in folders]
 

@@ -233,6 +233,9 @@ def test_runs_that_do_not_go_together_are_refused(cells, folds, nnunet_root, tmp
         evaluated(tmp_path, cells[:1], "combine=organs")
     with pytest.raises(InputError, match=r"names .* twice"):
         evaluated(tmp_path, [cells[0], cells[0]])
+    (tmp_path / "link").symlink_to(cells[0].folder)
+    with pytest.raises(InputError, match=r"names .* twice"):
+        evaluated(tmp_path, [cells[0], Run(tmp_path / "link")])
     with pytest.raises(InputError, match=r"combine=best: expected mean or organs"):
         evaluated(tmp_path, cells, "combine=best")
     none = train(config_of(tmp_path, nnunet_root, "data.validation=0", *FEW))
