@@ -234,7 +234,7 @@ def build_training(
     if config.trainer.enable_progress_bar:
         callbacks.append(ProgressBar(run.folder.name, times))
     board = TensorBoardLogger(run.tensorboard, name="", version="", default_hp_metric=False, purge_step=step + 1)
-    lost = LostClassWarning(shares_of(data.taught, data.class_voxels), board, config.prior)
+    lost = LostClassWarning(shares_of(data.taught, data.class_voxels), board, bool(config.prior))
     trainer = build_trainer(
         config,
         callbacks,

@@ -214,7 +214,7 @@ class TrainSettings(Settings):
     trainer: TrainerSettings
     callbacks: Objects = {}
     logger: Objects = {}
-    prior: Switch
+    prior: Annotated[Switch | Literal["half"], Field(description="false, true or half")]
     init_from: Annotated[Text | None, Field(description="the file of a checkpoint, or null")]
     overlap: Share
     compile: Switch

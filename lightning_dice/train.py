@@ -25,7 +25,7 @@ from lightning_dice.lost import lost_at_end, shares_of
 from lightning_dice.naming import flat
 from lightning_dice.pictures.curves import learning_curves
 from lightning_dice.pictures.tables import classes_table, scores_table
-from lightning_dice.prior import start_at_shares
+from lightning_dice.prior import set_prior
 from lightning_dice.runs import Run, read_json, write_json
 from lightning_dice.sessions import begin, find_run, outcome, work_on
 from lightning_dice.settings import TrainSettings
@@ -44,7 +44,10 @@ def train(config: DictConfig) -> Run:
     config = settle(config)
     settings = plain(config)
     if config.prior and config.init_from is not None:
-        raise InputError(f"prior=true: the last layer comes from init_from={config.init_from}; leave one of both out")
+        raise InputError(
+            f"prior={str(config.prior).lower()}: the last layer comes from init_from={config.init_from}; leave one of "
+            "both out"
+        )
     data = build_datamodule(config)
     data.setup()
     if data.findings:
@@ -67,7 +70,7 @@ def _train(config: DictConfig, settings: dict[str, Any], run: Run, data: CTDataM
     times, results = StepTimes(), TestResults(run, data)
     step = find_checkpoint(run)
     if config.prior and not step:
-        print(start_at_shares(module, data.class_voxels))
+        print(set_prior(module, data.class_voxels, config.prior))
     if config.init_from is not None and not step:
         classes_argument = config.network.get("_classes_", "num_classes")
         print(start_from(Path(config.init_from).expanduser(), module, classes_argument))
