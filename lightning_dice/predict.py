@@ -1,5 +1,10 @@
 """python -m lightning_dice.predict run=FOLDER input=SCAN output=FOLDER: label maps of scans, on their own grids."""
 
+from lightning_dice.cli import command
+
+if __name__ == "__main__":
+    command("predict", paths=("run", "input", "output"))
+
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,7 +15,6 @@ import torch
 from omegaconf import DictConfig
 
 from lightning_dice.build import build_fabric
-from lightning_dice.cli import command
 from lightning_dice.data.cases import Case, LabelFile
 from lightning_dice.data.integrity import ERROR, Finding, check_image, findings_frame, reason_of
 from lightning_dice.data.label_maps import LABEL_MAP_ENDINGS, write_dicom_seg, write_label_map
@@ -147,7 +151,3 @@ def _write_probabilities(softmax: np.ndarray, affine: np.ndarray, path: Path) ->
     """NIfTI of float32 (X, Y, Z, L), on the network's grid."""
     with atomic_write(path) as temporary:
         nib.save(nib.Nifti1Image(np.moveaxis(softmax, 0, -1), affine), temporary)
-
-
-if __name__ == "__main__":
-    command("predict", paths=("run", "input", "output"))(predict)()

@@ -1,9 +1,13 @@
 """python -m lightning_dice.prepare: bring a data set into the store, and tell what is in it, good and bad."""
 
+from lightning_dice.cli import command
+
+if __name__ == "__main__":
+    command("prepare")
+
 from omegaconf import DictConfig
 
 from lightning_dice.build import build_datamodule
-from lightning_dice.cli import command
 from lightning_dice.data.card import write_card
 from lightning_dice.data.datamodule import CTDataModule
 from lightning_dice.data.integrity import findings_table
@@ -43,7 +47,3 @@ def prepare(config: DictConfig) -> CTDataModule:
     print(f"{len(cases)} cases of {data.root}, prepared in {folder}, with a page about them: {card}")
     print(classes_table(data.taught, voxels))
     return data
-
-
-if __name__ == "__main__":
-    command("prepare")(prepare)()

@@ -1,12 +1,16 @@
 """python -m lightning_dice.report sweep=FOLDER: the paper's table and figures from a grid's runs, finished or not."""
 
+from lightning_dice.cli import command
+
+if __name__ == "__main__":
+    command("report", paths=("sweep", "output"))
+
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from lightning_dice.cli import command
 from lightning_dice.files import atomic_write
 from lightning_dice.paper.ensembles import ensemble_lines, ensemble_table, read_ensembles
 from lightning_dice.paper.figure1 import grid_curves
@@ -102,7 +106,3 @@ def _pictures(cells: Sequence[Cell]) -> tuple[dict[str, dict[str, Pictured]], li
 def _write(file: Path, text: str) -> None:
     with atomic_write(file) as path:
         path.write_text(text, encoding="utf-8")
-
-
-if __name__ == "__main__":
-    command("report/report", paths=("sweep", "output"))(report)()
