@@ -56,7 +56,8 @@ def command(name: str, function: str | None = None, paths: Sequence[str] = ()) -
         try:
             checked(config, kind)
             work = getattr(import_module(f"lightning_dice.{name}"), function or name)
-            configure_log(HydraConfig.get().job_logging)  # disabled; now the loggers of what was imported, too
+            # Disabled, also of what was imported just now.
+            configure_log(HydraConfig.get().job_logging)  # type: ignore[arg-type]  # it is a DictConfig
             result = work(config)
         except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
