@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lightning_dice.build import build_datamodule, build_trainer
 from lightning_dice.callbacks.scoring import NativeScores, TestResults
-from lightning_dice.data.datamodule import ALL_CASES
+from lightning_dice.data.dataset import ALL_CASES
 from lightning_dice.data.labels import LabelChoice
 from lightning_dice.errors import InputError
 from lightning_dice.members import check_tests, load_members, runs_of

@@ -13,7 +13,8 @@ from lightning_dice.usage import COMMANDS, UNUSED, about, comments, composed, ex
 from tests.test_config import composed as config_of
 
 FILES = sorted(config_folder().rglob("*.yaml"))
-HEAVY = ("torch", "pytorch_lightning", "torchio", "monai", "pandas", "matplotlib", "scipy")
+SECONDS = {"torch", "pytorch_lightning", "torchio", "monai"}
+HEAVY = {*SECONDS, "pandas", "matplotlib", "scipy"}
 
 
 def combinations(command: str) -> list[list[str]]:
@@ -86,14 +87,15 @@ c:  # three
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status"),
+    ("arguments", "status", "heavy"),
     [
-        (["train", "--help"], 0),
-        (["train", "optim.lrr=1"], 1),
-        (["predict", "mirror=3", "run=x", "input=x", "output=x"], 1),
+        (["train", "--help"], 0, HEAVY),
+        (["train", "optim.lrr=1"], 1, HEAVY),
+        (["predict", "mirror=3", "run=x", "input=x", "output=x"], 1, HEAVY),
+        (["prepare", "data=nnunet", "data.root=nowhere"], 1, SECONDS),
     ],
 )
-def test_help_and_refusals_import_nothing_that_takes_seconds(arguments, status, tmp_path):
+def test_help_and_refusals_import_nothing_that_takes_seconds(arguments, status, heavy, tmp_path):
     command, *given = arguments
     asked = [sys.executable, "-X", "importtime", "-m", f"lightning_dice.{command}", *given]
     result = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, timeout=60)
@@ -102,4 +104,4 @@ def test_help_and_refusals_import_nothing_that_takes_seconds(arguments, status, 
         line.rpartition("|")[2].strip() for line in result.stderr.splitlines() if line.startswith("import time:")
     }
     assert "hydra" in imported
-    assert not imported & set(HEAVY)
+    assert not imported & heavy
