@@ -50,7 +50,7 @@ def benchmark(config: DictConfig) -> dict[str, Any]:
     data.setup()
     data.check_patches()
     module = build_module(config, data)
-    fabric = build_fabric(config.trainer.accelerator, config.trainer.precision)
+    fabric = build_fabric(config.trainer.accelerator, config.trainer.devices, config.trainer.precision, "trainer.")
     # Whole turns of the transformed volumes, of which each serves so many batches.
     batches = BATCHES if data.transform is None else config.steps * data.samples_per_volume
     product, flop_of_product = workloads.matrix_product(fabric)

@@ -30,7 +30,7 @@ from lightning_dice.checkpoints import CheckpointFiles, LastCheckpoint
 from lightning_dice.config import plain
 from lightning_dice.data.datamodule import CTDataModule
 from lightning_dice.data.labels import LabelChoice
-from lightning_dice.devices import best_precision, claim_gpu, uses_gpu
+from lightning_dice.devices import best_precision, check_index, claim_gpu, uses_gpu
 from lightning_dice.errors import InputError
 from lightning_dice.loggers import check_loggers
 from lightning_dice.losses import build_loss, taken_by_loss
@@ -179,6 +179,7 @@ def build_trainer(config: DictConfig, callbacks: Sequence[pl.Callback] = (), **s
 
     Callbacks of the configuration's own join those given.
     """
+    check_index(settings.get("devices", config.trainer.devices), config.trainer.accelerator, "trainer.devices")
     precision = config.trainer.precision
     if precision == "auto":
         precision = best_precision(config.trainer.accelerator)
@@ -230,16 +231,19 @@ def build_training(
     return trainer
 
 
-def build_fabric(accelerator: str, precision: str) -> Fabric:
+def build_fabric(accelerator: str, devices: int | Sequence[int], precision: str, group: str = "") -> Fabric:
     """What places a network on a device outside of training, with its precision chosen as for the trainer.
+
+    `group` is what stands before the settings' names, with its dot.
 
     Raises:
         InputError: a device that is not there, or a precision that it does not have.
     """
+    check_index(devices, accelerator, f"{group}devices")
     precision = best_precision(accelerator) if precision == "auto" else precision
     try:
-        return Fabric(accelerator=accelerator, devices=1, precision=precision)  # type: ignore[arg-type]  # it checks
+        return Fabric(accelerator=accelerator, devices=devices, precision=precision)  # type: ignore[arg-type]  # it checks
     except (*REFUSALS, MisconfigurationException) as error:
         raise InputError(
-            f"accelerator={accelerator}, precision={precision}: {error}; expected auto, or others"
+            f"{group}accelerator={accelerator}, {group}precision={precision}: {error}; expected auto, or others"
         ) from error
