@@ -1,13 +1,14 @@
 """What `--help` tells of a command: its settings and choices, in the words of the YAML files themselves.
 
 A file begins with a comment that says what it is; a command's goes on with examples, indented by four blanks. What a
-setting does stands at the end of its line. Keys of Hydra's own (`_target_`) are told only where they have a comment.
+setting does stands at the end of its line; a group with such a comment is told as a whole. Keys of Hydra's own
+(`_target_`) are told only where they have a comment.
 """
 
 import re
 import shutil
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ UNUSED = {
     ),
     "benchmark": ("name", "preset", "logger", "prior", "init_from", "output_dir", "rerun"),
 }  # fmt: skip
+LONGEST = 100  # letters of a group that is told as a whole
 WIDEST = 40  # letters of NAME=VALUE that stand beside what it does
 
 
@@ -115,12 +117,15 @@ def composed(command: str, overrides: Sequence[str] = ()) -> tuple[list[Setting]
     choices = dict(config.hydra.runtime.choices)
     del config.hydra
     told: dict[str, str] = {}
+    wholes = set()
     for one in chosen.defaults:  # what a file says first holds, others only change the value
         source = config_folder() / f"{str(one.config_path).removesuffix('.yaml')}.yaml"
         if one.primary or source.is_file():  # Hydra's own files lie elsewhere
             text = (file if one.primary else source).read_text(encoding="utf-8")
             prefix = f"{one.package}." if one.package else ""
-            told = {prefix + name: comment for name, comment in comments(text)} | told
+            for name, comment, is_group in comments(text):
+                told.setdefault(prefix + name, comment)
+                wholes |= {prefix + name} if is_group else set()
     groups = []
     for name in [*reversed(choices), *(key for key in map(str, config) if key not in choices)]:
         files = sorted(path for path in (config_folder() / name).glob("*.yaml") if path.stem != "base")
@@ -128,19 +133,21 @@ def composed(command: str, overrides: Sequence[str] = ()) -> tuple[list[Setting]
             choice = choices.get(name, [])  # of those that take several, none
             groups.append(Group(name, _typed(choice), told.get(name, ""), tuple(files)))
     names = {group.name for group in groups}
-    settings = [Setting(name, value, told.get(name, "")) for name, value in _flat(config, told)]
+    settings = [Setting(name, value, told.get(name, "")) for name, value in _flat(config, told, wholes)]
     return [one for one in settings if not _is_unused(one.name, command) and one.name not in names], groups
 
 
-def comments(text: str) -> Iterator[tuple[str, str]]:
-    """The settings of a YAML file that have a comment at the end of their line, by their dotted names."""
+def comments(text: str) -> Iterator[tuple[str, str, bool]]:
+    """The settings of a YAML file that have a comment at the end of their line: their dotted names, the comments, and
+    whether they are groups of settings."""
     lines = text.splitlines()
 
-    def walk(node: yaml.Node, prefix: str) -> Iterator[tuple[str, str]]:
+    def walk(node: yaml.Node, prefix: str) -> Iterator[tuple[str, str, bool]]:
         for key, value in node.value:
+            is_group = isinstance(value, yaml.MappingNode)
             if found := re.search(r"\s# *(.*)$", lines[key.end_mark.line][key.end_mark.column :]):
-                yield f"{prefix}{key.value}", found[1]
-            if isinstance(value, yaml.MappingNode):
+                yield f"{prefix}{key.value}", found[1], is_group
+            if is_group:
                 yield from walk(value, f"{prefix}{key.value}.")
 
     root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -158,13 +165,15 @@ def _header(file: Path) -> list[str]:
     return lines
 
 
-def _flat(config: DictConfig, told: Mapping[str, str], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Settings by their dotted names, with their values. A group with a comment of its own counts as one."""
+def _flat(
+    config: DictConfig, told: Collection[str], wholes: Collection[str], prefix: str = ""
+) -> Iterator[tuple[str, str]]:
+    """Settings by their dotted names, with their values; a group with a comment of its own is told as a whole."""
     for key in map(str, config):
         name = prefix + key
         node = None if OmegaConf.is_missing(config, key) else config._get_node(key)
-        if isinstance(node, DictConfig) and not node._is_none() and name not in told and len(node):
-            yield from _flat(node, told, f"{name}.")
+        if isinstance(node, DictConfig) and not node._is_none() and name not in wholes and len(node):
+            yield from _flat(node, told, wholes, f"{name}.")
         elif not key.startswith("_") or name in told:
             yield name, "…" if OmegaConf.is_missing(config, key) else _typed(_value(config, key))
 
@@ -182,7 +191,7 @@ def _value(config: DictConfig, key: str) -> Any:
 def _typed(value: Any) -> str:
     if isinstance(value, dict):
         text = "{" + ",".join(f"{key}: {_typed(one)}" for key, one in value.items()) + "}"
-        return text if len(text) <= WIDEST else "{…}"
+        return text if len(text) <= LONGEST else "{…}"
     if isinstance(value, list):
         return "[" + ",".join(map(_typed, value)) + "]"
     return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
