@@ -1,5 +1,10 @@
 """python -m lightning_dice.report sweep=FOLDER: the paper's table and figures from a grid's runs, finished or not."""
 
+from lightning_dice.cli import command
+
+if __name__ == "__main__":
+    command("report", paths=("sweep", "output"))
+
 import itertools
 from collections import Counter
 from collections.abc import Sequence
@@ -7,7 +12,6 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from lightning_dice.cli import command
 from lightning_dice.errors import InputError
 from lightning_dice.files import atomic_write
 from lightning_dice.paper.archive import ARCHIVE, read_archive, write_archive
@@ -125,7 +129,3 @@ def _pictures(cells: Sequence[Cell]) -> tuple[dict[str, dict[str, Pictured]], li
 def _write(file: Path, text: str) -> None:
     with atomic_write(file) as path:
         path.write_text(text, encoding="utf-8")
-
-
-if __name__ == "__main__":
-    command("report/report", paths=("sweep", "output"))(report)()

@@ -1,5 +1,10 @@
 """python -m lightning_dice.train: train one network on one data set, test it, and leave a run folder."""
 
+from lightning_dice.cli import command
+
+if __name__ == "__main__":
+    command("train", "run_cell", paths=("init_from",))
+
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +18,6 @@ from lightning_dice.callbacks.scoring import TestResults
 from lightning_dice.callbacks.stopping import why_stopped
 from lightning_dice.callbacks.timing import StepTimes
 from lightning_dice.checkpoints import find_checkpoint
-from lightning_dice.cli import command
 from lightning_dice.config import plain
 from lightning_dice.data.datamodule import CTDataModule
 from lightning_dice.data.labels import told_names
@@ -112,7 +116,3 @@ def run_cell(config: DictConfig) -> str:
     since = time.time()
     run = train(config)
     return f"{run.folder}: {outcome(run, since)}"
-
-
-if __name__ == "__main__":
-    command("train", paths=("init_from",))(run_cell)()
