@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from lightning_dice.callbacks.curves import CurvesLogger
 from lightning_dice.callbacks.lost import LostClassWarning
+from lightning_dice.callbacks.measures import TrainingMeasures
 from lightning_dice.callbacks.overlays import OverlayPictures
 from lightning_dice.callbacks.scoring import TestResults
 from lightning_dice.callbacks.stopping import check_stopping, check_validates
@@ -225,7 +226,7 @@ def build_training(
     loggers: Sequence[Logger] = (),
 ) -> pl.Trainer:
     """A trainer that leaves in the run's folder what `runs.py` says, from `step` on, and tells it `loggers` too."""
-    callbacks = [times, results, OverlayPictures(), LastCheckpoint(run)]
+    callbacks = [times, TrainingMeasures(times), results, OverlayPictures(), LastCheckpoint(run)]
     if data.split.validation:
         where: dict[str, Any] = {"dirpath": run.checkpoints, "filename": run.best.stem, "enable_version_counter": False}
         callbacks.append(ModelCheckpoint(monitor="val/dice", mode="max", **where))

@@ -76,6 +76,20 @@ def test_curves_stand_in_metrics_and_tensorboard(finished):
     assert [value for _, value in logged] == pytest.approx(train_points["train/loss"].tolist())
     assert [image.step for image in events.Images("validation")] == [2, 4, 6]
 
+    organs = val_points[[f"val/dice/{name}" for name in NAMES[1:]]].mean(axis=1)
+    assert [event.value for event in events.Scalars("val/dice")] == pytest.approx(organs.tolist())
+    scores = pd.read_csv(finished.scores).groupby("name")["dice"].mean()  # both cases have all classes
+    for name, mean in {"dice": scores[list(NAMES[1:])].mean(), "AVG": scores.mean()}.items():
+        assert [(event.step, event.value) for event in events.Scalars(f"test/{name}")] == [(6, pytest.approx(mean))]
+    assert [(e.step, e.value) for e in events.Scalars("optim/lr")] == [(s, pytest.approx(0.01)) for s in range(1, 7)]
+    times = {name: events.Scalars(f"time/{name}") for name in ("seconds_per_iteration", "share_waiting_for_data")}
+    assert [[event.step for event in measured] for measured in times.values()] == [[3, 4, 5, 6]] * 2  # two warm up
+    summary = json.loads(finished.summary.read_text())
+    seconds, shares = ([event.value for event in measured] for measured in times.values())
+    timed = 4 * summary["seconds_per_iteration"]
+    assert 0 < sum(seconds) < timed  # what is done after the last point belongs to none
+    assert np.dot(seconds, shares) == pytest.approx(timed * summary["share_waiting_for_data"], rel=1e-4)
+
 
 def test_scores_are_those_of_the_predictions(finished, nnunet_root):
     scores = pd.read_csv(finished.scores)

@@ -123,21 +123,23 @@ class StepTimes(pl.Callback):
         self._last = now
 
     @property
-    def share_waiting(self) -> float | None:
-        return (self.wait.seconds - self._waited_before) / self._seconds if self._seconds else None
+    def totals(self) -> tuple[int, float, float]:
+        """The iterations timed, their seconds, and those of them in which they waited for data."""
+        return max(0, self.steps - WARM_UP_STEPS), self._seconds, self.wait.seconds - self._waited_before
 
     @property
-    def seconds_per_iteration(self) -> float | None:
-        timed = self.steps - WARM_UP_STEPS
-        return self._seconds / timed if timed > 0 else None
+    def share_waiting(self) -> float | None:
+        _, seconds, waited = self.totals
+        return waited / seconds if seconds else None
 
     def summary(self) -> dict[str, float | None]:
         """Seconds per iteration, the share of them that waited for data, peak memory of the host and of the device."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         cuda = torch.cuda.is_available()
+        steps, seconds, _ = self.totals
         return {
-            "iterations_timed": max(0, self.steps - WARM_UP_STEPS),
-            "seconds_per_iteration": self.seconds_per_iteration,
+            "iterations_timed": steps,
+            "seconds_per_iteration": seconds / steps if steps else None,
             "share_waiting_for_data": self.share_waiting,
             "peak_memory_gb": peak * (1 if sys.platform == "darwin" else 1024) / 1e9,  # bytes there, KiB on Linux
             "peak_device_memory_gb": torch.cuda.max_memory_allocated() / 1e9 if cuda else None,
