@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import wandb
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto import wandb_internal_pb2
 
 from lightning_dice import checkpoints
@@ -89,6 +90,15 @@ def test_other_loggers_change_nothing_of_the_run(resumed, whole):
     assert resumed.folder.name == whole.folder.name
     assert read_json(resumed.done) == read_json(whole.done)
     assert flat(read_config(resumed)) == flat(read_config(whole))
+
+
+def test_tensorboard_goes_on_without_a_point_twice(resumed):
+    events = EventAccumulator(str(resumed.tensorboard)).Reload()
+    found = [(name, e.step, round(e.value, 5)) for name in events.Tags()["scalars"] for e in events.Scalars(name)]
+    assert without_measures(set(found)) == points(resumed)
+    assert len(found) == len(set(found))
+    texts = {name: [event.step for event in events.Tensors(f"{name}/text_summary")] for name in ("classes", "test")}
+    assert texts == {"classes": [0], "test": [6]}
 
 
 def test_each_session_has_csv_files_of_its_own(resumed):
