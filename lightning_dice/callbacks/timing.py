@@ -8,6 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 from pytorch_lightning.profilers import Profiler
 
 WARM_UP_STEPS = 2  # not timed: threads start, kernels are chosen
@@ -28,13 +29,18 @@ class ProgressBar(TQDMProgressBar):
         self.times = times
         self._drawn = 0.0
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, *args: Any) -> None:
-        super().on_train_epoch_start(trainer, *args)
-        self.train_progress_bar.set_description(self.title)  # iterations are counted through, not by epochs
+    def init_train_tqdm(self) -> Tqdm:
+        """With title, total and the iterations of sessions before from its first frame on."""
+        look = {"dynamic_ncols": True, "file": sys.stdout, "smoothing": 0, "bar_format": self.BAR_FORMAT}
+        return Tqdm(desc=self.title, total=self.trainer.max_steps, initial=self.trainer.global_step, **look)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+    def on_train_epoch_start(self, *_: Any) -> None:
+        """Nothing: iterations are counted through, not by epochs."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
         if time.monotonic() > self._drawn + DRAWN_EVERY or trainer.is_last_batch:
-            super().on_train_batch_end(trainer, *args)
+            self.train_progress_bar.n = trainer.global_step
+            self.train_progress_bar.set_postfix(self.get_metrics(trainer, module))
             self._drawn = time.monotonic()
 
     def get_metrics(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
