@@ -20,8 +20,10 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from lightning_dice.build_data import bound, build_label_choice
+from lightning_dice.callbacks.board import BoardTables
 from lightning_dice.callbacks.curves import CurvesLogger
 from lightning_dice.callbacks.lost import LostClassWarning
+from lightning_dice.callbacks.measures import TrainingMeasures
 from lightning_dice.callbacks.overlays import OverlayPictures
 from lightning_dice.callbacks.scoring import TestResults
 from lightning_dice.callbacks.stopping import check_stopping, check_validates
@@ -36,6 +38,7 @@ from lightning_dice.loggers import check_loggers
 from lightning_dice.losses import build_loss, taken_by_loss
 from lightning_dice.lost import shares_of
 from lightning_dice.module import OptimizerFactory, ScheduleFactory, SegmentationModule
+from lightning_dice.naming import grid_settings
 from lightning_dice.network import channels_last
 from lightning_dice.objects import REFUSALS, instantiated, parameters, refusing, taken
 from lightning_dice.recipe import Recipe
@@ -210,7 +213,11 @@ def build_training(
     loggers: Sequence[Logger] = (),
 ) -> pl.Trainer:
     """A trainer that leaves in the run's folder what `runs.py` says, from `step` on, and tells it `loggers` too."""
-    callbacks = [times, results, OverlayPictures(), LastCheckpoint(run)]
+    # A new run's events, at step 0 too, take the place of those of a session that left no checkpoint.
+    purged: dict[str, Any] = {"purge_step": step + 1 if step else 0}
+    board = TensorBoardLogger(run.tensorboard, name="", version="", default_hp_metric=False, **purged)
+    tables = BoardTables(board, grid_settings(plain(config)), data.class_voxels, results)
+    callbacks = [times, TrainingMeasures(times), results, tables, OverlayPictures(), LastCheckpoint(run)]
     if data.split.validation:
         where: dict[str, Any] = {"dirpath": run.checkpoints, "filename": run.best.stem, "enable_version_counter": False}
         callbacks.append(ModelCheckpoint(monitor="val/dice", mode="max", **where))
@@ -218,7 +225,6 @@ def build_training(
         callbacks.append(LearningRateMonitor("step"))
     if config.trainer.enable_progress_bar:
         callbacks.append(ProgressBar(run.folder.name, times))
-    board = TensorBoardLogger(run.tensorboard, name="", version="", default_hp_metric=False, purge_step=step + 1)
     lost = LostClassWarning(shares_of(data.taught, data.class_voxels), board, bool(config.prior))
     trainer = build_trainer(
         config,
