@@ -87,7 +87,7 @@ def test_the_commands_of_readme_run_one_after_the_other(desk):
 def test_readme_names_the_targets_of_the_makefile():
     targets = {command.split()[1] for command in COMMANDS if command.startswith("make ")}
     listed = subprocess.run(["make", "help"], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
-    assert targets == {"demo", "test", "grid", "bench", "scale", "kill", "fuzz", "simulate"}
+    assert targets == {"demo", "test", "grid", "bench", "scale", "kill", "fuzz", "simulate", "study", "answer", "gpu"}
     assert targets <= {line.split()[0] for line in listed.stdout.splitlines()}
 
 
