@@ -13,10 +13,13 @@ import pandas as pd
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from lightning_dice import devices
 from lightning_dice.build import build_fabric, build_trainer, settle
+from lightning_dice.cells import CellLines
 from lightning_dice.config import config_folder
+from lightning_dice.durations import duration
 from lightning_dice.errors import InputError
 from lightning_dice.paper.grid import read_grid
 from lightning_dice.paper.statistics import compare_cells
@@ -172,6 +175,30 @@ def test_cells_in_processes_of_their_own_share_the_data(nnunet_root, tmp_path):
     names = sorted(done_at(tmp_path / "runs/nnunet/smoke"))
     assert [name.partition(",")[0] for name in names] == ["loss=square", "loss=uniform"]
     assert len(list((tmp_path / "cache/prepared/nnunet").glob("*.json"))) == 8
+
+
+@pytest.mark.parametrize(
+    ("launcher", "asked", "told"),
+    [
+        ("Basic", ["loss=simple", "seed=range(0,3)"], "cell 3 of 6: optim.lr=0.01 seed=0\n"),  # in place of its sweep
+        ("Basic", ["loss=simple", "optim.lr=0.01"], ""),
+        ("Slurm", ["seed=0,1"], ""),
+    ],
+)
+def test_cells_are_counted_as_the_sweeper_makes_them(launcher, asked, told, capsys):
+    params = {"loss": "uniform,simple,square", "optim.lr": "0.001,0.01"}
+    parts = {"launcher": {"_target_": f"a.{launcher}Launcher"}, "sweeper": {"_target_": "a.BasicSweeper"}}
+    lines = CellLines()
+    for overrides in (asked, ["loss=simple", "optim.lr=0.01", "seed=0"]):
+        config = OmegaConf.create({"hydra": {**parts, "overrides": {"task": overrides}, "job": {"num": 2}}})
+        config.hydra.sweeper.params = params
+        (lines.on_multirun_start if overrides is asked else lines.on_job_start)(config)
+    assert capsys.readouterr().out.lstrip() == told
+
+
+def test_a_duration_in_words():
+    seconds = (0.4, 89, 90, 12 * 60, 90 * 60, 30 * 3600)
+    assert [duration(one) for one in seconds] == ["0 s", "89 s", "2 min", "12 min", "1.5 h", "30.0 h"]
 
 
 def test_the_cluster_launcher_composes():
