@@ -60,7 +60,7 @@ def test_a_command_is_what_its_module_is(tmp_path):
         ("lightning-dice train data.preparation.s", ["data.preparation.smooth=", "data.preparation.spacing_mm="]),
         ("lightning-dice train loss=focal loss.g", ["loss.gamma="]),
         ("lightning-dice train loss=smple loss.e", ["loss.epsilon="]),
-        ("lightning-dice train +sweep=", ["+sweep=grid "]),
+        ("lightning-dice train +sweep=", ["+sweep=grid ", "+sweep=rates ", "+sweep=study "]),
         ("lightning-dice predict mirror=", ["mirror=false ", "mirror=true "]),
         ("lightning-dice predict loss", []),
         ("lightning-dice predict input=", []),  # a file, which bash completes
