@@ -54,9 +54,13 @@ def test_help_has_the_defaults_of_what_is_chosen():
         line.split("  ")[0]
         for line in usage("train", ["experiment=demo", "optim=sgd"]).replace("\n  ", "\n").splitlines()
     ]
-    assert {"optim=sgd, or another of:", "phantoms=40", "data.patch_size=48", "optim.momentum=0.99", "prior=half"} <= set(
-        lines
-    )
+    assert {
+        "optim=sgd, or another of:",
+        "phantoms=40",
+        "data.patch_size=48",
+        "optim.momentum=0.99",
+        "prior=half",
+    } <= set(lines)
     assert "optim.betas=[0.9,0.999]" not in lines
     prepare = usage("prepare")
     assert "data.test=0 " in prepare
