@@ -52,7 +52,7 @@ def command(name: str, function: str | None = None, paths: Sequence[str] = ()) -
     jobs: list[str] = []  # what came of those of a multirun, as far as they run in this process
     kind = getattr(settings, f"{name.capitalize()}Settings")
 
-    def task(config: DictConfig) -> None:
+    def task(config: DictConfig) -> str:
         try:
             checked(config, kind)
             work = getattr(import_module(f"lightning_dice.{name}"), function or name)
@@ -69,6 +69,7 @@ def command(name: str, function: str | None = None, paths: Sequence[str] = ()) -
                 _leave(error)
             raise  # in a multirun, Hydra goes on with the next job
         jobs.append(str(result))
+        return jobs[-1]
 
     sys.argv[1:] = [_quoted(argument, paths) for argument in sys.argv[1:]]
     file = config_file(name)

@@ -119,7 +119,7 @@ def sliding_window_slabs(
     starts = window_starts(size, patch, overlap)
     slabs = list(_slabs(starts, patch, size, rows or len(starts)))
     layers = sum(last - first + 1 for first, last, _, _ in slabs)
-    with tqdm(total=layers, desc="segmenting", unit="layer", disable=not progress) as bar:
+    with tqdm(total=layers, desc="segmenting", unit="layer", disable=None if progress else True) as bar:
         for first, last, begin, end in slabs:
             low, high = starts[first], min(starts[last] + patch, size)
             inner = slice(begin - low, end - low)

@@ -30,7 +30,7 @@ def run_all(
     The first error ends the others at once, as does Ctrl-C.
 
     Args:
-        title: what is done, for the progress bar.
+        title: what is done, for the progress bar, which is drawn in a terminal only.
         workers: processes; by default one per core that this process may use.
 
     Returns:
@@ -40,7 +40,7 @@ def run_all(
         InputError: memory is full, for which a process got an error or the system ended it.
     """
     workers = min(workers or usable_cores(), len(tasks))
-    with tqdm(total=len(tasks), desc=title, unit="case", disable=not (progress and tasks)) as bar:
+    with tqdm(total=len(tasks), desc=title, unit="case", disable=None if progress and tasks else True) as bar:
         if workers > 1:
             return _in_processes(function, tasks, title, workers, bar)
         results = []

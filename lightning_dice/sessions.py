@@ -15,6 +15,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
+from lightning_dice.cells import TRAINED
 from lightning_dice.data.labels import LabelSet, told_names
 from lightning_dice.errors import InputError, Interrupted
 from lightning_dice.files import atomic_write, remove_leftovers
@@ -170,7 +171,7 @@ def outcome(run: Run, since: float) -> str:
     if run.done.stat().st_mtime < since:
         return "finished before, left alone"
     step = read_json(run.environment)["sessions"][-1]["from_step"]
-    return f"went on from step {step}, done" if step else "trained, done"
+    return f"went on from step {step}, done" if step else TRAINED
 
 
 def append_metrics(run: Run, step: int, values: dict[str, float]) -> None:

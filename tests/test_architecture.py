@@ -7,7 +7,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "lightning_dice"
 ORDER = [
-    "errors", "files", "parallel", "settings", "data.labels", "config", "validation", "usage", "completion", "__main__",
+    "errors", "files", "durations", "cells", "parallel",
+    "settings", "data.labels", "config", "validation", "usage", "completion", "__main__",
     "pictures.escaping", "pictures.legend", "pictures.slices", "pictures.surfaces", "pictures.curves",
     "pictures.tables",
     "data.pixel_data", "data.dicom", "data.headers", "data.scans", "data.label_maps",

@@ -13,10 +13,13 @@ import pandas as pd
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from lightning_dice import devices
 from lightning_dice.build import build_fabric, build_trainer, settle
+from lightning_dice.cells import CellLines
 from lightning_dice.config import config_folder
+from lightning_dice.durations import duration
 from lightning_dice.errors import InputError
 from lightning_dice.paper.grid import read_grid
 from lightning_dice.paper.statistics import compare_cells
@@ -74,6 +77,11 @@ def done_at(sweep: Path) -> dict[str, int]:
     return {path.parent.name: path.stat().st_mtime_ns for path in sweep.glob("*/DONE")}
 
 
+def begun(said: str) -> list[str]:
+    """The lines before the cells."""
+    return [line for line in said.splitlines() if line.startswith("cell ")]
+
+
 def test_a_grid_killed_in_its_third_cell_and_run_again_ends_as_if_nothing_had_been(whole, nnunet_root, tmp_path):
     sweep = tmp_path / "runs/nnunet/smoke"
     process = start(tmp_path, "+sweep=grid", *settings(tmp_path, nnunet_root))
@@ -92,6 +100,12 @@ def test_a_grid_killed_in_its_third_cell_and_run_again_ends_as_if_nothing_had_be
     assert [line.endswith("finished before, left alone") for line in told] == [True, True, False, False, False, False]
     assert re.search(r"(trained|went on from step \d+), done$", told[2])  # wherever the kill met it
     assert all(line.endswith("trained, done") for line in told[3:])
+    cells = [f"loss={loss} optim.lr={lr}" for loss in ("uniform", "simple", "square") for lr in (0.001, 0.01)]
+    for number, (line, settings_of_cell) in enumerate(zip(begun(said), cells, strict=True), start=1):
+        begin, _, left = line.partition(", ")
+        assert begin == f"cell {number} of 6: {settings_of_cell}"
+        assert number > 3 or not left  # those that were finished before time nothing
+        assert number < 5 or re.fullmatch(r"about \d+ s left, until (\d\d \w+ )?\d\d:\d\d", left)
 
     cells, expected = read_grid(sweep).cells, read_grid(whole).cells
     pd.testing.assert_frame_equal(grid_table(cells), grid_table(expected))
@@ -120,7 +134,8 @@ def test_ctrl_c_stops_the_grid_and_the_same_command_goes_on(whole, nnunet_root, 
 
 def test_a_cell_that_fails_is_recorded_and_the_others_go_on(nnunet_root, tmp_path):
     asked = ["--multirun", "loss=simple", "optim.lr=1e30,0.01", *settings(tmp_path, nnunet_root)]
-    code, said, errors = run(tmp_path, *asked, "trainer.log_every_n_steps=1")
+    lines = "trainer.enable_progress_bar=true"
+    code, said, errors = run(tmp_path, *asked, "trainer.log_every_n_steps=1", lines)
     assert code == 1
     bad, good = (cell(tmp_path / "runs/nnunet/smoke", f"loss=simple,lr={lr},seed=0") for lr in ("1e+30", "0.01"))
     assert good.done.is_file()
@@ -130,6 +145,13 @@ def test_a_cell_that_fails_is_recorded_and_the_others_go_on(nnunet_root, tmp_pat
     assert "optim.lr=1e+30" in first
     assert "failed: loss=nan at step 2" in first
     assert second == f"{good.folder}: trained, done"
+    assert begun(said) == ["cell 1 of 2: optim.lr=1e+30", "cell 2 of 2: optim.lr=0.01"]  # one that failed times nothing
+    line = r"^step (\d) of 4, loss ([-.\d]+)(?:, val/dice [-.e\d]+)?(, \S+ s per iteration, \d+ s left)?$"
+    told = re.findall(line, said, re.MULTILINE)[-4:]
+    assert [(int(step), bool(timed)) for step, _, timed in told] == [(1, False), (2, False), (3, True), (4, True)]
+    losses = pd.read_csv(good.metrics)["train/loss"].dropna()
+    assert [float(loss) for _, loss, _ in told] == pytest.approx(losses.tolist(), abs=1e-3)
+    assert not {"\r", "\x1b"} & {*said, *errors}
     assert "Traceback" not in errors
 
 
@@ -153,6 +175,30 @@ def test_cells_in_processes_of_their_own_share_the_data(nnunet_root, tmp_path):
     names = sorted(done_at(tmp_path / "runs/nnunet/smoke"))
     assert [name.partition(",")[0] for name in names] == ["loss=square", "loss=uniform"]
     assert len(list((tmp_path / "cache/prepared/nnunet").glob("*.json"))) == 8
+
+
+@pytest.mark.parametrize(
+    ("launcher", "asked", "told"),
+    [
+        ("Basic", ["loss=simple", "seed=range(0,3)"], "cell 3 of 6: optim.lr=0.01 seed=0\n"),  # in place of its sweep
+        ("Basic", ["loss=simple", "optim.lr=0.01"], ""),
+        ("Slurm", ["seed=0,1"], ""),
+    ],
+)
+def test_cells_are_counted_as_the_sweeper_makes_them(launcher, asked, told, capsys):
+    params = {"loss": "uniform,simple,square", "optim.lr": "0.001,0.01"}
+    parts = {"launcher": {"_target_": f"a.{launcher}Launcher"}, "sweeper": {"_target_": "a.BasicSweeper"}}
+    lines = CellLines()
+    for overrides in (asked, ["loss=simple", "optim.lr=0.01", "seed=0"]):
+        config = OmegaConf.create({"hydra": {**parts, "overrides": {"task": overrides}, "job": {"num": 2}}})
+        config.hydra.sweeper.params = params
+        (lines.on_multirun_start if overrides is asked else lines.on_job_start)(config)
+    assert capsys.readouterr().out.lstrip() == told
+
+
+def test_a_duration_in_words():
+    seconds = (0.4, 89, 90, 12 * 60, 90 * 60, 30 * 3600)
+    assert [duration(one) for one in seconds] == ["0 s", "89 s", "2 min", "12 min", "1.5 h", "30.0 h"]
 
 
 def test_the_cluster_launcher_composes():

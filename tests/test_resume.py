@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import signal
+import sys
 import time
 
 import pandas as pd
@@ -163,6 +165,11 @@ def test_batches_of_an_iteration_are_counted_through(whole, nnunet_root, tmp_pat
     assert [batch[0] for batch in two] == [step for step in range(STEPS) for _ in range(2)]
 
 
+def frames(said: str, title: str) -> list[str]:
+    """What is done of all, by the frames of a progress bar."""
+    return re.findall(rf"\r{re.escape(title)}[^\r\n]*\| (\S+) \[", said)
+
+
 def test_ctrl_c_lets_the_iteration_end_and_goes_on_from_there(whole, nnunet_root, tmp_path, monkeypatch, capsys):
     class Asking(SegmentationModule):
         def training_step(self, batch, batch_idx):
@@ -174,15 +181,22 @@ def test_ctrl_c_lets_the_iteration_end_and_goes_on_from_there(whole, nnunet_root
 
     monkeypatch.setattr("lightning_dice.build.SegmentationModule", Asking)
     before = signal.getsignal(signal.SIGINT)
-    config = settings(tmp_path, nnunet_root)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)  # for the progress bar
+    config = settings(tmp_path, nnunet_root, "trainer.enable_progress_bar=true")
     with pytest.raises(Interrupted, match=r"loss=simple,lr=0\.01,seed=0.*: stopped after step 3 of 6"):
         train(config)
     assert signal.getsignal(signal.SIGINT) is before
-    assert "Ctrl-C again stops at once" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Ctrl-C again stops at once" in said
+    assert frames(said, "loss=simple,lr=0.01,seed=0,")[0] == "0/6"
     (folder,) = (tmp_path / "runs/nnunet/smoke").iterdir()
     assert read_checkpoint(Run(folder).last)["global_step"] == 3
     assert not Run(folder).failed.exists()
     assert_same(train(config), whole[1])
+    said = capsys.readouterr().out
+    for title, first, last in (("loss=simple,lr=0.01,seed=0,", 3, 6), ("validation", 0, 1), ("test", 0, 2)):
+        drawn = frames(said, title)
+        assert (drawn[0], drawn[-1]) == (f"{first}/{last}", f"{last}/{last}")
 
 
 @pytest.mark.parametrize("step", [1, 3])  # 3 has a validation

@@ -11,16 +11,20 @@ from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 from pytorch_lightning.profilers import Profiler
 
+from lightning_dice.durations import duration
+
 WARM_UP_STEPS = 2  # not timed: threads start, kernels are chosen
 ESTIMATE_STEPS = 3  # timed before the duration is told
 DRAWN_EVERY = 0.5  # seconds between two states of the progress bar
+LINES = 20  # of a whole run, where there is no progress bar
 LONG_HOURS = 1.0  # an estimate above this on a CPU names the demo
 
 
 class ProgressBar(TQDMProgressBar):
     """Iterations of the run, under its name, with loss, the last validation's Dice, share of waiting and time left.
 
-    It is drawn anew by the clock and not by the step, because showing a loss waits for the device.
+    It is drawn anew by the clock and not by the step, because showing a loss waits for the device. Where the output is
+    no terminal, there are a few plain lines instead of the bar.
     """
 
     def __init__(self, title: str, times: "StepTimes"):
@@ -28,20 +32,56 @@ class ProgressBar(TQDMProgressBar):
         self.title = title
         self.times = times
         self._drawn = 0.0
+        self._part = 0  # of the run, of LINES, that the last line was about
 
     def init_train_tqdm(self) -> Tqdm:
         """With title, total and the iterations of sessions before from its first frame on."""
-        look = {"dynamic_ncols": True, "file": sys.stdout, "smoothing": 0, "bar_format": self.BAR_FORMAT}
-        return Tqdm(desc=self.title, total=self.trainer.max_steps, initial=self.trainer.global_step, **look)
+        self._part = self._part_at(self.trainer.global_step)
+        return self._bar(self.title, self.trainer.max_steps, initial=self.trainer.global_step, smoothing=0)
+
+    def init_sanity_tqdm(self) -> Tqdm:
+        return self._bar("sanity check", self.trainer.num_sanity_val_batches[0], leave=False)
+
+    def init_validation_tqdm(self) -> Tqdm:
+        return self._bar("validation", self.trainer.num_val_batches[0], leave=False, position=1)
+
+    def init_test_tqdm(self) -> Tqdm:
+        return self._bar("test", self.trainer.num_test_batches[0])
+
+    def _bar(self, title: str, total: float, **more: Any) -> Tqdm:
+        look = {"dynamic_ncols": True, "file": sys.stdout, "bar_format": self.BAR_FORMAT}
+        return Tqdm(desc=title, total=total, disable=None, **look, **more)  # None: in a terminal only
 
     def on_train_epoch_start(self, *_: Any) -> None:
         """Nothing: iterations are counted through, not by epochs."""
 
+    def on_validation_batch_start(self, *_: Any) -> None:
+        """Nothing: the bar has its total."""
+
+    def on_test_batch_start(self, *_: Any) -> None:
+        """Nothing: the bar has its total."""
+
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
-        if time.monotonic() > self._drawn + DRAWN_EVERY or trainer.is_last_batch:
+        if self.train_progress_bar.disable:
+            if self._part_at(trainer.global_step) > self._part:
+                self._part = self._part_at(trainer.global_step)
+                print(self._line(trainer), flush=True)
+        elif time.monotonic() > self._drawn + DRAWN_EVERY or trainer.is_last_batch:
             self.train_progress_bar.n = trainer.global_step
             self.train_progress_bar.set_postfix(self.get_metrics(trainer, module))
             self._drawn = time.monotonic()
+
+    def _part_at(self, step: int) -> int:
+        return step * LINES // self.trainer.max_steps
+
+    def _line(self, trainer: pl.Trainer) -> str:
+        line = [f"step {trainer.global_step} of {trainer.max_steps}"]
+        line += [f"{name} {value:.3g}" for name, value in trainer.progress_bar_metrics.items()]
+        steps, seconds, _ = self.times.totals
+        if steps:
+            left = seconds / steps * (trainer.max_steps - trainer.global_step)
+            line += [f"{seconds / steps:.3g} s per iteration", f"{duration(left)} left"]
+        return ", ".join(line)
 
     def get_metrics(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
         metrics = super().get_metrics(trainer, module)
