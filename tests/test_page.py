@@ -163,7 +163,7 @@ def test_the_page_of_other_classes_shows_them(browser, tmp_path):
     swatch = page.locator("#legend .swatch").nth(1)
     assert swatch.evaluate("swatch => getComputedStyle(swatch).backgroundColor") == "rgb(255, 0, 0)"
     page.wait_for_function("document.querySelectorAll('#solid .legendtext').length === 2")
-    assert page.locator("h3").all_text_contents() == ["Cells", "Ranking", "Notes", "Worst cases"]
+    assert page.locator("h3").all_text_contents() == ["Ranking", "Notes", "Cells", "Worst cases"]
     assert page.locator("#table1 tbody th").all_text_contents()[:3] == ["background", "kidney_left", "tumour"]
 
 

@@ -24,7 +24,8 @@ from lightning_dice.pictures.surfaces import surfaces_of
 
 TEMPLATE = Path(__file__).with_name("page.html")
 WORST = 2  # cases per cell that the page lists
-KEEP_TRIANGLES = 0.35  # of the surfaces in the 3D view
+KEEP_TRIANGLES = 0.25  # of the surfaces in the 3D view
+STEP_MM = 0.1  # of their vertices
 PRINTED = "; below them the paper's value and ours minus it"
 CLAIMS = """<h3>The paper's claims</h3>
 <p>Differences of AVG in points, with 95 % intervals over seeds and patients. A claim holds, or does not, if tests over
@@ -92,7 +93,7 @@ def page_html(
         "VARIANCE": _variance(variances.dropna(subset="sd_seeds")),
         "WORST": _worst(cells, pictures),
         "CELLS": "".join(map(_cell, cells)),
-        "PLOTLY": get_plotlyjs(),
+        "PLOTLY": _packed(get_plotlyjs().encode()),
         "DATA": str(htmlsafe_json_dumps(data)),
     }
     return PLACEHOLDER.sub(lambda found: parts[found[1]], TEMPLATE.read_text(encoding="utf-8"))
@@ -114,27 +115,34 @@ def _case(by_cell: Mapping[str, Pictured]) -> dict[str, Any]:
     return {
         "shape": first.hu.shape,
         "spacing": first.spacing_mm,
-        "ct": _packed(ct),
-        "labels": {name: _packed(label.astype(np.uint8)) for name, label in labels.items()},
-        "surfaces": {name: _meshes(label, first) for name, label in labels.items()},
+        "ct": _packed_volume(ct),
+        "labels": {name: _packed_volume(label.astype(np.uint8)) for name, label in labels.items()},
+        "surfaces": {name: _packed(json.dumps(_meshes(label, first)).encode()) for name, label in labels.items()},
     }
 
 
-def _packed(volume: np.ndarray) -> str:
+def _packed_volume(volume: np.ndarray) -> str:
     """uint8 (X, Y, Z) in RAS+ as slices from the feet, rows from the front, columns from the patient's right."""
     slices = np.ascontiguousarray(volume[::-1, ::-1].transpose(2, 1, 0))  # (Z, Y, X)
-    return base64.b64encode(gzip.compress(slices.tobytes(), mtime=0)).decode()
+    return _packed(slices.tobytes())
+
+
+def _packed(content: bytes) -> str:
+    """gzip in base64, which the page unpacks when it needs the content."""
+    return base64.b64encode(gzip.compress(content, mtime=0)).decode()
 
 
 def _meshes(label: np.ndarray, shown: Pictured) -> list[dict[str, Any]]:
+    """Plotly's traces of the surfaces, with vertices in steps of `STEP_MM`."""
     traces = []
     for surface in surfaces_of(label, shown.labels, shown.spacing_mm, KEEP_TRIANGLES):
         corners = dict(zip("ijk", surface.triangles.T, strict=True))
-        places = dict(zip("xyz", surface.vertices.T, strict=True))
+        rounded = np.round(surface.vertices / STEP_MM) * STEP_MM
+        places = dict(zip("xyz", rounded.astype(np.float32).T, strict=True))
         organ = surface.organ
         mesh = go.Mesh3d(**places, **corners, name=organ.name, color=organ.colour, hoverinfo="name")
         mesh.update(opacity=organ.opacity, showlegend=True, flatshading=False)
-        traces.append(json.loads(go.Figure(mesh).to_json())["data"][0])
+        traces.append(json.loads(mesh.to_json()))
     return traces
 
 
