@@ -3,7 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m lightning_dice
 
-.PHONY: help demo grid bench scale kill fuzz simulate test lint
+# What the paper expects and did not run, at the study's scale.
+PREDICTIONS := $(RUN).train +sweep=study prior=half seed=0,1,2
+# Of `make gpu`; the tests run it with SCALE=experiment=smoke.
+SCALE :=
+OUT := runs/gpu
+
+.PHONY: help demo grid study answer gpu bench scale kill fuzz simulate test lint
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
@@ -18,6 +24,26 @@ demo: .venv/installed  ## train on synthetic CTs for a few minutes, test, draw
 
 grid: .venv/installed  ## the paper's six cells at the demo's scale, and their report, also when a cell failed
 	$(RUN).train +sweep=grid experiment=demo; status=$$?; $(RUN).report sweep=runs/phantom/demo && exit $$status
+
+study: .venv/installed  ## the weightings' study on two cores, some seven hours, which resume; and its report
+	$(RUN).train +sweep=study
+	$(RUN).train +sweep=rates
+	$(PREDICTIONS) loss=square optim.eps=1e-12
+	$(PREDICTIONS) loss=square loss.normalize=mean
+	$(PREDICTIONS) loss=dice_ce,generalized_dice
+	$(PREDICTIONS) loss=simple,square optim.lr=0.01 trainer.max_steps=2400
+	$(PREDICTIONS) loss=uniform optim.lr=0.001 transform=spatial
+	$(PREDICTIONS) loss=simple,square optim.lr=0.01 transform=spatial
+	$(RUN).report sweep=runs/phantom/study
+
+answer: .venv/installed  ## the study's answer from the scores in this repository, in seconds
+	$(RUN).report sweep=.github/study/scores.csv.gz output=runs/answer
+
+gpu: .venv/installed  ## on a CUDA device: its tests, the benchmark, the paper's grid with and without the prior; goes on where it stopped
+	$(BIN)/python -m pytest -q -m gpu
+	test -f $(OUT)/benchmark.json || $(RUN).benchmark compare=true output=$(OUT)/benchmark.json $(SCALE)
+	$(RUN).train +sweep=grid prior=false,half output_dir=$(OUT) name=grid $(SCALE)
+	$(RUN).report sweep=$(OUT)/phantom/grid
 
 bench: .venv/installed  ## time the paper's iterations, patches and volumes at a quarter of its width, beside MONAI and tio.Queue
 	$(RUN).benchmark compare=true network.base_channels=8 overlap=0.5 phantoms=40 rounds=7

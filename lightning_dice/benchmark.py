@@ -1,5 +1,10 @@
 """python -m lightning_dice.benchmark: what an iteration, a patch and a voxel cost on this machine."""
 
+from lightning_dice.cli import command
+
+if __name__ == "__main__":
+    command("benchmark", paths=("output",))
+
 import copy
 import json
 import time
@@ -15,7 +20,6 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_dice import workloads
 from lightning_dice.build import build_datamodule, build_fabric, build_module, build_trainer, settle
 from lightning_dice.callbacks.timing import WARM_UP_STEPS, StepTimes
-from lightning_dice.cli import command
 from lightning_dice.data.datamodule import CTDataModule
 from lightning_dice.files import atomic_write
 from lightning_dice.module import SegmentationModule
@@ -46,7 +50,7 @@ def benchmark(config: DictConfig) -> dict[str, Any]:
     data.setup()
     data.check_patches()
     module = build_module(config, data)
-    fabric = build_fabric(config.trainer.accelerator, config.trainer.precision)
+    fabric = build_fabric(config.trainer.accelerator, config.trainer.devices, config.trainer.precision, "trainer.")
     # Whole turns of the transformed volumes, of which each serves so many batches.
     batches = BATCHES if data.transform is None else config.steps * data.samples_per_volume
     product, flop_of_product = workloads.matrix_product(fabric)
@@ -164,7 +168,3 @@ def _resident_gb(name: str) -> float:
 def _finish(fabric: Fabric) -> None:
     if fabric.device.type == "cuda":
         torch.cuda.synchronize()
-
-
-if __name__ == "__main__":
-    command("benchmark", paths=("output",))(benchmark)()

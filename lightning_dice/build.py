@@ -7,7 +7,6 @@ import functools
 import inspect
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytorch_lightning as pl
@@ -16,31 +15,34 @@ from lightning_fabric import Fabric
 from omegaconf import DictConfig, open_dict
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from lightning_dice.build_data import bound, build_label_choice
+from lightning_dice.callbacks.board import BoardTables
 from lightning_dice.callbacks.curves import CurvesLogger
 from lightning_dice.callbacks.lost import LostClassWarning
+from lightning_dice.callbacks.measures import TrainingMeasures
 from lightning_dice.callbacks.overlays import OverlayPictures
 from lightning_dice.callbacks.scoring import TestResults
 from lightning_dice.callbacks.stopping import check_stopping, check_validates
 from lightning_dice.callbacks.timing import ProgressBar, StepTimes
 from lightning_dice.checkpoints import CheckpointFiles, LastCheckpoint
-from lightning_dice.config import plain, shipped_labels
+from lightning_dice.config import plain
 from lightning_dice.data.datamodule import CTDataModule
-from lightning_dice.data.labels import LabelChoice, label_set
-from lightning_dice.devices import best_precision, claim_gpu, uses_gpu
+from lightning_dice.data.labels import LabelChoice
+from lightning_dice.devices import best_precision, check_index, claim_gpu, uses_gpu
 from lightning_dice.errors import InputError
 from lightning_dice.loggers import check_loggers
 from lightning_dice.losses import build_loss, taken_by_loss
 from lightning_dice.lost import shares_of
 from lightning_dice.module import OptimizerFactory, ScheduleFactory, SegmentationModule
+from lightning_dice.naming import grid_settings
 from lightning_dice.network import channels_last
 from lightning_dice.objects import REFUSALS, instantiated, parameters, refusing, taken
 from lightning_dice.recipe import Recipe
 from lightning_dice.runs import Run
-
-EVERYTHING = "totalsegmentator"  # the set with most classes, for what is known of those that a data set declares
 
 QUIET = (  # warnings of Lightning's that are none here
     r".*isinstance\(treespec, LeafSpec\).*",  # its own use of an old name of torch's
@@ -86,14 +88,6 @@ def settle(config: DictConfig) -> DictConfig:
     return config
 
 
-def build_label_choice(labels: DictConfig) -> LabelChoice:
-    """The choice that the group `labels` describes; without classes of its own they are those that the data declare."""
-    given = plain(labels)
-    name, described = str(given["name"]), given["labels"]
-    known = replace(shipped_labels(EVERYTHING), name=name) if described is None else label_set(name, described)
-    return LabelChoice(known, described is None, given["classes"], given["outputs"])
-
-
 def build_datamodule(config: DictConfig, labels: LabelChoice | None = None) -> CTDataModule:
     """The data of the group `data`, with the classes of the group `labels` if no others are given."""
     transform = (
@@ -102,14 +96,7 @@ def build_datamodule(config: DictConfig, labels: LabelChoice | None = None) -> C
     if transform is not None and not callable(transform):
         name = config.data.transform._target_
         raise InputError(f"data.transform._target_={name}: makes a {type(transform).__name__}; expected a transform")
-    # Hydra would take a dataclass among its arguments apart
-    make = instantiated(config.data, "data", _partial_=True, transform=None)
-    more = {"labels": labels or build_label_choice(config.labels), "transform": transform}
-    data = refusing("data", functools.partial(make, **more))
-    layout = data.layout  # a partial: inspect would raise an error of its own for an argument too many
-    bind = functools.partial(inspect.signature(layout.func).bind, *layout.args, **layout.keywords)
-    refusing("data.layout", bind, data.root)
-    return data
+    return bound(config.data, labels or build_label_choice(config.labels), transform=transform)
 
 
 def build_module(config: DictConfig, data: CTDataModule) -> SegmentationModule:
@@ -195,6 +182,7 @@ def build_trainer(config: DictConfig, callbacks: Sequence[pl.Callback] = (), **s
 
     Callbacks of the configuration's own join those given.
     """
+    check_index(settings.get("devices", config.trainer.devices), config.trainer.accelerator, "trainer.devices")
     precision = config.trainer.precision
     if precision == "auto":
         precision = best_precision(config.trainer.accelerator)
@@ -225,7 +213,11 @@ def build_training(
     loggers: Sequence[Logger] = (),
 ) -> pl.Trainer:
     """A trainer that leaves in the run's folder what `runs.py` says, from `step` on, and tells it `loggers` too."""
-    callbacks = [times, results, OverlayPictures(), LastCheckpoint(run)]
+    # A new run's events, at step 0 too, take the place of those of a session that left no checkpoint.
+    purged: dict[str, Any] = {"purge_step": step + 1 if step else 0}
+    board = TensorBoardLogger(run.tensorboard, name="", version="", default_hp_metric=False, **purged)
+    tables = BoardTables(board, grid_settings(plain(config)), data.class_voxels, results)
+    callbacks = [times, TrainingMeasures(times), results, tables, OverlayPictures(), LastCheckpoint(run)]
     if data.split.validation:
         where: dict[str, Any] = {"dirpath": run.checkpoints, "filename": run.best.stem, "enable_version_counter": False}
         callbacks.append(ModelCheckpoint(monitor="val/dice", mode="max", **where))
@@ -233,8 +225,7 @@ def build_training(
         callbacks.append(LearningRateMonitor("step"))
     if config.trainer.enable_progress_bar:
         callbacks.append(ProgressBar(run.folder.name, times))
-    board = TensorBoardLogger(run.tensorboard, name="", version="", default_hp_metric=False, purge_step=step + 1)
-    lost = LostClassWarning(shares_of(data.taught, data.class_voxels), board, config.prior)
+    lost = LostClassWarning(shares_of(data.taught, data.class_voxels), board, bool(config.prior))
     trainer = build_trainer(
         config,
         callbacks,
@@ -246,16 +237,19 @@ def build_training(
     return trainer
 
 
-def build_fabric(accelerator: str, precision: str) -> Fabric:
+def build_fabric(accelerator: str, devices: int | Sequence[int], precision: str, group: str = "") -> Fabric:
     """What places a network on a device outside of training, with its precision chosen as for the trainer.
+
+    `group` is what stands before the settings' names, with its dot.
 
     Raises:
         InputError: a device that is not there, or a precision that it does not have.
     """
+    check_index(devices, accelerator, f"{group}devices")
     precision = best_precision(accelerator) if precision == "auto" else precision
     try:
-        return Fabric(accelerator=accelerator, devices=1, precision=precision)  # type: ignore[arg-type]  # it checks
-    except REFUSALS as error:
+        return Fabric(accelerator=accelerator, devices=devices, precision=precision)  # type: ignore[arg-type]  # it checks
+    except (*REFUSALS, MisconfigurationException) as error:
         raise InputError(
-            f"accelerator={accelerator}, precision={precision}: {error}; expected auto, or others"
+            f"{group}accelerator={accelerator}, {group}precision={precision}: {error}; expected auto, or others"
         ) from error

@@ -1,24 +1,28 @@
 """A command: Hydra around an ordinary function, and one clear line for errors that the user can fix."""
 
 import errno
-import functools
 import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import TypeGuard
+from typing import NoReturn, TypeGuard
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import configure_log
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from lightning_dice.config import config_folder
+from lightning_dice import settings
+from lightning_dice.config import config_file, config_folder
 from lightning_dice.errors import InputError, Interrupted
+from lightning_dice.usage import usage
+from lightning_dice.validation import checked
 
 FIXABLE = (InputError, HydraException, OmegaConfBaseException)
 WRITING = (
@@ -28,10 +32,11 @@ WRITING = (
 STOPPED = 130  # exit status after Ctrl-C, as shells have it
 
 
-def command(
-    config_name: str, paths: Sequence[str] = ()
-) -> Callable[[Callable[[DictConfig], object]], Callable[[], None]]:
-    """Make `python -m lightning_dice.NAME` out of a function of the configuration.
+def command(name: str, function: str | None = None, paths: Sequence[str] = ()) -> NoReturn:
+    """Be `python -m lightning_dice.NAME`: tell what can be set, or do it, and exit.
+
+    Stands at the top of the command's file, before its imports, which take seconds: help and refused settings need none
+    of them. They are done once the settings hold.
 
     What the user can fix is printed in one line on standard error and exits with 1: an `InputError` of ours, an
     override that Hydra refuses, a folder that cannot be written. Anything else is a fault of ours and keeps its
@@ -39,53 +44,55 @@ def command(
     its function returned.
 
     Args:
-        config_name: of the YAML file, from the configuration's folder; the groups it knows lie beside it.
+        name: of the module, of the YAML file of its configuration, and of its model in `settings`.
+        function: of the module, which gets the configuration; by default it goes by the same name.
         paths: settings whose values are taken as they stand on the command line. Hydra's grammar would read the commas
             and equal signs in a run folder's name as its own.
     """
+    jobs: list[str] = []  # what came of those of a multirun, as far as they run in this process
+    kind = getattr(settings, f"{name.capitalize()}Settings")
 
-    def decorate(function: Callable[[DictConfig], object]) -> Callable[[], None]:
-        jobs: list[str] = []  # what came of those of a multirun, as far as they run in this process
+    def task(config: DictConfig) -> None:
+        try:
+            checked(config, kind)
+            work = getattr(import_module(f"lightning_dice.{name}"), function or name)
+            # Disabled, also of what was imported just now.
+            configure_log(HydraConfig.get().job_logging)  # type: ignore[arg-type]  # it is a DictConfig
+            result = work(config)
+        except Exception as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                if not _is_fixable(error):
+                    traceback.print_exc()
+                print(f"error: {_line(error)}", file=sys.stderr)
+                jobs.append(f"{' '.join(HydraConfig.get().overrides.task)}: failed: {_line(error)}")
+            elif _is_fixable(error):  # here, before Hydra adds lines of its own
+                _leave(error)
+            raise  # in a multirun, Hydra goes on with the next job
+        jobs.append(str(result))
 
-        def task(config: DictConfig) -> None:
-            try:
-                result = function(config)
-            except Exception as error:
-                if HydraConfig.get().mode == RunMode.MULTIRUN:
-                    if not _is_fixable(error):
-                        traceback.print_exc()
-                    print(f"error: {_line(error)}", file=sys.stderr)
-                    jobs.append(f"{' '.join(HydraConfig.get().overrides.task)}: failed: {_line(error)}")
-                elif _is_fixable(error):  # here, before Hydra adds lines of its own
-                    _leave(error)
-                raise  # in a multirun, Hydra goes on with the next job
-            jobs.append(str(result))
-
-        @functools.wraps(function)
-        def main() -> None:
-            sys.argv[1:] = [_quoted(argument, paths) for argument in sys.argv[1:]]
-            file = config_folder() / config_name
-            os.environ["HYDRA_FULL_ERROR"] = "1"  # pass its exceptions on instead of printing them
-            try:
-                hydra.main(version_base="1.3", config_path=str(file.parent), config_name=file.name)(task)()
-            except Exception as error:
-                if jobs:
-                    _tell(jobs)
-                    sys.exit(1)
-                if _is_fixable(error):
-                    _leave(error)
-                raise
-            except (Interrupted, KeyboardInterrupt) as stop:
-                if jobs:
-                    _tell(jobs)
-                print(f"{stop or 'stopped'}; the same command goes on", file=sys.stderr)
-                sys.exit(STOPPED)
-            if len(jobs) > 1:
-                _tell(jobs)
-
-        return main
-
-    return decorate
+    sys.argv[1:] = [_quoted(argument, paths) for argument in sys.argv[1:]]
+    file = config_file(name)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # pass its exceptions on instead of printing them
+    try:
+        if {"--help", "-h"} & set(sys.argv[1:]):
+            print(usage(name, [argument for argument in sys.argv[1:] if not argument.startswith("-")]))
+        else:
+            hydra.main(version_base="1.3", config_path=str(file.parent), config_name=file.name)(task)()
+    except Exception as error:
+        if jobs:
+            _tell(jobs)
+            sys.exit(1)
+        if _is_fixable(error):
+            _leave(error)
+        raise
+    except (Interrupted, KeyboardInterrupt) as stop:
+        if jobs:
+            _tell(jobs)
+        print(f"{stop or 'stopped'}; the same command goes on", file=sys.stderr)
+        sys.exit(STOPPED)
+    if len(jobs) > 1:
+        _tell(jobs)
+    sys.exit()
 
 
 def _tell(jobs: Sequence[str]) -> None:

@@ -20,6 +20,12 @@ def config_folder() -> Path:
     return inside if inside.is_dir() else PACKAGE.parent / "conf"
 
 
+def config_file(command: str) -> Path:
+    """The YAML file of a command, in a folder of its name where it has one of its own."""
+    own = config_folder() / command / f"{command}.yaml"
+    return own if own.is_file() else config_folder() / f"{command}.yaml"
+
+
 @cache
 def shipped_labels(name: str) -> LabelSet:
     """The classes of `conf/labels/NAME.yaml`."""

@@ -4,11 +4,14 @@ import contextlib
 import functools
 import itertools
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
 from filelock import FileLock, Timeout
+
+from lightning_dice.errors import InputError
 
 
 @functools.cache  # one for the process, which holds it while it lives
@@ -24,6 +27,22 @@ def claim_gpu() -> tuple[int, FileLock]:
             lock.acquire(timeout=1)
             return device, lock
     raise RuntimeError("no GPU to claim")
+
+
+def check_index(devices: int | Sequence[int], accelerator: str, name: str) -> None:
+    """See that a GPU that was chosen by its index is there.
+
+    Raises:
+        InputError: it is not; the setting goes by `name`.
+    """
+    if isinstance(devices, int):
+        return
+    count = torch.cuda.device_count() or int(torch.backends.mps.is_available())
+    if accelerator == "cpu" or not count:
+        why = "accelerator=cpu has none" if accelerator == "cpu" else "this machine has none"
+        raise InputError(f"{name}={list(devices)}: chooses a GPU by its index, and {why}; leave it out")
+    if max(devices) >= count:
+        raise InputError(f"{name}={list(devices)}: no such GPU; expected an index from 0 to {count - 1}")
 
 
 def device_name(trainer: pl.Trainer) -> str:

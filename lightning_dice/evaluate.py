@@ -1,5 +1,10 @@
 """python -m lightning_dice.evaluate run=FOLDER: score a trained network on its test cases or on another data set."""
 
+from lightning_dice.cli import command
+
+if __name__ == "__main__":
+    command("evaluate", paths=("run",))
+
 import hashlib
 import os
 from collections.abc import Sequence
@@ -11,8 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lightning_dice.build import build_datamodule, build_trainer
 from lightning_dice.callbacks.scoring import NativeScores, TestResults
-from lightning_dice.cli import command
-from lightning_dice.data.datamodule import ALL_CASES
+from lightning_dice.data.dataset import ALL_CASES
 from lightning_dice.data.labels import LabelChoice
 from lightning_dice.errors import InputError
 from lightning_dice.members import check_tests, load_members, runs_of
@@ -95,7 +99,3 @@ def _results_of(runs: Sequence[Run], name: str, combine: str) -> Run:
     names = sorted(str(folder.relative_to(shared)) for folder in folders)
     digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
     return Run(shared / "evaluate" / f"{name},combine={combine},runs={digest}")
-
-
-if __name__ == "__main__":
-    command("evaluate", paths=("run",))(evaluate)()

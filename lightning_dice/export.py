@@ -3,13 +3,17 @@
 With data=… format=nnunet_raw it is a data set.
 """
 
+from lightning_dice.cli import command
+
+if __name__ == "__main__":
+    command("export", paths=("run", "output"))
+
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from lightning_dice.build import build_datamodule
 from lightning_dice.checkpoints import SAFETENSORS
-from lightning_dice.cli import command
 from lightning_dice.config import shipped_labels
 from lightning_dice.data.labels import LabelChoice
 from lightning_dice.errors import InputError
@@ -75,7 +79,3 @@ def _check_output(kind: str, output: Path) -> None:
     is_empty_folder = output.is_dir() and not any(output.iterdir())
     if output.exists() and not (is_empty_folder and ending is None):
         raise InputError(f"output={output}: exists already; remove it, or give another name")
-
-
-if __name__ == "__main__":
-    command("export", paths=("run", "output"))(export)()

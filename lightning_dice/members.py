@@ -23,6 +23,14 @@ MOST_APART = 0.25  # between two networks' voxel sizes
 
 
 @dataclass(frozen=True)
+class CheckpointFile(Run):
+    """A checkpoint in place of the run that it is of. Nothing but the file is known: it stands for the folder."""
+
+    def checkpoint(self, choice: str) -> Path:
+        return self.folder
+
+
+@dataclass(frozen=True)
 class Members:
     """Runs that predict together.
 
@@ -40,7 +48,7 @@ class Members:
 
 
 def runs_of(asked: str | Sequence[str]) -> list[Run]:
-    """The runs that `run=FOLDER` or `run=[FOLDER,FOLDER]` names.
+    """The runs that `run=FOLDER` or `run=[FOLDER,FOLDER]` names, of which any may be a checkpoint's file.
 
     Raises:
         InputError: one of them twice.
@@ -49,7 +57,7 @@ def runs_of(asked: str | Sequence[str]) -> list[Run]:
     places = [folder.resolve() for folder in folders]
     if twice := [str(folder) for folder, place in zip(folders, places, strict=True) if places.count(place) > 1]:
         raise InputError(f"run: names {twice[0]} twice; expected each run once")
-    return [Run(folder) for folder in folders]
+    return [CheckpointFile(path) if path.is_file() or path.suffix == ".ckpt" else Run(path) for path in folders]
 
 
 def load_members(runs: Sequence[Run], checkpoint: str, combine: str, trust: bool = False) -> Members:
@@ -65,11 +73,16 @@ def load_members(runs: Sequence[Run], checkpoint: str, combine: str, trust: bool
         trust: as for `load_network`.
 
     Raises:
-        InputError: as `load_network`; networks of other classes, preparation or patches than the first; or runs that
-            were not validated on the same cases where that decides.
+        InputError: as `load_network`; a choice among checkpoints or runs where a file is given; networks of other
+            classes, preparation or patches than the first; or runs that were not validated on the same cases where that
+            decides.
     """
     if combine == "organs" and len(runs) == 1:
         raise InputError(f"combine=organs: chooses among runs, and run={runs[0].folder} is one; give run=[A,B]")
+    files = [run for run in runs if isinstance(run, CheckpointFile)]
+    choices = [f"checkpoint={checkpoint}"] * (checkpoint != "last") + [f"combine={combine}"] * (combine == "organs")
+    if files and choices:
+        raise InputError(f"{choices[0]}: chooses in runs' folders, and run={files[0].folder} is a file; give its run")
     loaded = [load_network(run.checkpoint(checkpoint), trust) for run in runs]
     recipe = _common(runs, [recipe for _, recipe in loaded])
     networks = [network for network, _ in loaded]

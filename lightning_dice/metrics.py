@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from monai.metrics.utils import get_edge_surface_distance
 from torch import Tensor
 
 from lightning_dice.data.labels import BACKGROUND
@@ -84,6 +83,9 @@ def _surface_scores(
     prediction: Tensor, truth: Tensor, spacing_mm: Sequence[float], tolerance_mm: float
 ) -> tuple[float, float]:
     """HD95 in mm and surface Dice of two masks (X, Y, Z) that both hold something."""
+    # Here, since a training comes to its scores last, and a prediction has none: MONAI takes a second to import.
+    from monai.metrics.utils import get_edge_surface_distance
+
     _, distances_mm, _ = get_edge_surface_distance(prediction, truth, spacing=tuple(spacing_mm), symmetric=True)
     hd95_mm = max(torch.quantile(d, 0.95).item() for d in distances_mm)
     near = torch.cat(list(distances_mm)) <= tolerance_mm

@@ -1,6 +1,6 @@
 """The LightningModule: a given network, loss and optimiser factory."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -30,8 +30,8 @@ class SegmentationModule(pl.LightningModule):
 
     Every `log_every_n_steps` steps of the trainer, and after the last one, its loggers get `train/loss`, the mean since
     the last time, and `train/dice/CLASS`, the Dice of the argmax over all voxels of these steps' patches. Validations
-    give `val/loss` and `val/dice/CLASS`, means over whole volumes with undefined ones left out; `val/dice` is the mean
-    over the organs, without background, and what the best checkpoint goes by.
+    give `val/loss` and `val/dice/CLASS`, means over whole volumes with undefined ones left out, and `val/dice`, the
+    mean over the organs, without background, which the best checkpoint goes by.
 
     Args:
         network: maps (B, 1, X, Y, Z) to logits (B, L, X, Y, Z).
@@ -107,9 +107,13 @@ class SegmentationModule(pl.LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         if (batch_idx + 1) % self.trainer.accumulate_grad_batches:
             return  # in the middle of an iteration
-        interval = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # one of its connectors sets it
-        if self.global_step % interval == 0 or self.global_step == self.trainer.max_steps:
+        if self.has_point(self.global_step):
             self._log_training()
+
+    def has_point(self, step: int) -> bool:
+        """Whether the training's curves have a point after this step; a training that is stopped early has one more."""
+        interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # one of its connectors sets it
+        return step % interval == 0 or step == self.trainer.max_steps
 
     def on_train_epoch_end(self) -> None:
         if self._losses:  # of a training that was stopped early
@@ -129,9 +133,10 @@ class SegmentationModule(pl.LightningModule):
         if self.trainer.sanity_checking:
             return
         losses, dice = (torch.stack(values) for values in zip(*self._validation, strict=True))
-        mean = dice.nanmean(dim=0)
-        self._log_point("val", losses, mean)
-        self.log("val/dice", mean[1:].nanmean(), prog_bar=True, logger=False)
+        by_class = dice.nanmean(dim=0)
+        mean = by_class[1:].nanmean()
+        self._log_point("val", losses, by_class, {"val/dice": mean.item()})
+        self.log("val/dice", mean, prog_bar=True, logger=False)
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
         return self._segment(batch)
@@ -175,8 +180,8 @@ class SegmentationModule(pl.LightningModule):
         self._log_point("train", torch.stack(self._losses), dice_from_counts(torch.stack(self._counts).sum(dim=0)))
         self._losses, self._counts, self._cases = [], [], []
 
-    def _log_point(self, stage: str, losses: Tensor, dice: Tensor) -> None:
-        values = {f"{stage}/loss": losses.mean().item()}
+    def _log_point(self, stage: str, losses: Tensor, dice: Tensor, more: Mapping[str, float] | None = None) -> None:
+        values = {f"{stage}/loss": losses.mean().item(), **(more or {})}
         values |= {f"{stage}/dice/{name}": d for name, d in zip(self.taught, dice.tolist(), strict=True)}
         for logger in self.loggers:
             logger.log_metrics(values, step=self.global_step)

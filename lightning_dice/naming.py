@@ -87,6 +87,26 @@ def run_folder(config: dict[str, Any]) -> Path:
     return Path(config["output_dir"]).expanduser() / str(config["data"]["name"]) / str(config["name"]) / name
 
 
+def grid_settings(config: dict[str, Any]) -> dict[str, str | int | float]:
+    """What runs of a grid are compared by, under the same keys whatever was chosen. `others` is what their names say
+    beyond these, as KEY=VALUE."""
+    preset = _preset(config)
+    groups = {group: str(told_name(config, group, told_name(preset, group))) for group in (*TOLD_BY_FILE, CALLBACKS)}
+    told = {"loss", "labels", "prior", *groups}
+    others = [setting for setting in _variant(config) if setting.partition("=")[0] not in told]
+    return {
+        "loss": loss_name(config["loss"]),
+        "optim.lr": config["optim"]["lr"],
+        "seed": config["seed"],
+        "prior": setting_text(bool(config.get("prior"))),
+        **groups,
+        "labels": config["labels"]["name"],
+        "data": config["data"]["name"],
+        "name": str(config["name"]),
+        "others": ",".join(others) or "none",
+    }
+
+
 def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Dotted keys to values, without those that are not part of a run."""
     found: dict[str, Any] = {}

@@ -7,7 +7,6 @@ from typing import Any
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from lightning_dice.config import config_folder
 from lightning_dice.errors import InputError
@@ -19,8 +18,8 @@ REFUSALS = (
     ImportError,
     AttributeError,
     RuntimeError,
-    MisconfigurationException,
 )
+LIGHTNINGS = "MisconfigurationException"  # by its name, since importing it takes seconds
 
 
 def instantiated(config: DictConfig | dict[str, Any], name: str, **more: Any) -> Any:
@@ -29,7 +28,7 @@ def instantiated(config: DictConfig | dict[str, Any], name: str, **more: Any) ->
         return instantiate(config, **more)
     except (InstantiationException, *REFUSALS) as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
-        if isinstance(cause, (InstantiationException, *REFUSALS)):
+        if isinstance(cause, (InstantiationException, *REFUSALS)) or type(cause).__name__ == LIGHTNINGS:
             raise InputError(f"{name}: {' '.join(str(cause).split())}") from error
         raise
 

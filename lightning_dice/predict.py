@@ -1,5 +1,10 @@
 """python -m lightning_dice.predict run=FOLDER input=SCAN output=FOLDER: label maps of scans, on their own grids."""
 
+from lightning_dice.cli import command
+
+if __name__ == "__main__":
+    command("predict", paths=("run", "input", "output"))
+
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,10 +15,9 @@ import torch
 from omegaconf import DictConfig
 
 from lightning_dice.build import build_fabric
-from lightning_dice.cli import command
 from lightning_dice.data.cases import Case, LabelFile
 from lightning_dice.data.integrity import ERROR, Finding, check_image, findings_frame, reason_of
-from lightning_dice.data.label_maps import LABEL_MAP_ENDINGS, write_dicom_seg, write_label_map
+from lightning_dice.data.label_maps import LABEL_MAP_ENDINGS, label_map_ending, write_dicom_seg, write_label_map
 from lightning_dice.data.organs import check_missing, check_organs
 from lightning_dice.data.scans import Scan, find_scans, read_scan, scan_name
 from lightning_dice.data.volumes import from_ras, prepare_image, prepared_step, spacing_mm, to_ras
@@ -28,9 +32,14 @@ from lightning_dice.runs import write_table
 from lightning_dice.settings import PredictSettings
 from lightning_dice.validation import checked
 
+USUAL_ENDING = ".nii.gz"  # unless `ending` says otherwise
+
 
 def predict(config: DictConfig) -> pd.DataFrame:
     """Segment each scan of `input`, and write its label map and the organs' volumes to `output`.
+
+    Of one scan `output` may be the label map's file. What else is asked for then has its name, and the tables are
+    printed only.
 
     A scan that cannot be used does not keep the others from being segmented. What is odd about a scan or implausible
     in its prediction is a warning; `findings.csv` has these, and which scans could not be used, with the columns of
@@ -45,9 +54,18 @@ def predict(config: DictConfig) -> pd.DataFrame:
             be used, a line each.
     """
     checked(config, PredictSettings)
-    fabric = build_fabric(config.accelerator, config.precision)
     if config.ending not in LABEL_MAP_ENDINGS:
         raise InputError(f"ending={config.ending}: expected one of {', '.join(LABEL_MAP_ENDINGS)}")
+    scans = find_scans(Path(config.input).expanduser())
+    output = Path(config.output).expanduser()
+    ending = None if output.is_dir() else label_map_ending(output)
+    if ending and len(scans) > 1:
+        raise InputError(
+            f"output={output}: is one label map, and input={config.input} holds {len(scans)} scans; give a folder"
+        )
+    if ending and config.ending not in (ending, USUAL_ENDING):
+        raise InputError(f"ending={config.ending}: output={output} has another; leave one of both out")
+    fabric = build_fabric(config.accelerator, config.devices, config.precision)
     runs = runs_of(config.run)
     members = load_members(runs, config.checkpoint, config.combine, config.trust)
     networks = members.networks.map(
@@ -56,25 +74,27 @@ def predict(config: DictConfig) -> pd.DataFrame:
     told = ", ".join(str(run.folder) for run in runs)
     print(f"{told}: {fabric.strategy.precision.precision} on {fabric.device}")
 
-    output = Path(config.output).expanduser()
     volumes, findings, problems = [], [], []
     names: dict[str, Path] = {}
-    for path in find_scans(Path(config.input).expanduser()):
+    for path in scans:
         name = scan_name(path)
         try:
             other = names.setdefault(name, path)
             if other != path:
                 raise InputError(f"{path}: has the name of {other}, and its label map would too; rename one of them")
-            row, found = _predict(config, networks, members.recipe, path, read_scan(path, config.series), output)
+            base = Path(str(output).removesuffix(ending)) if ending else output / name
+            scan = read_scan(path, config.series)
+            row, found = _predict(config, networks, members.recipe, path, scan, base, ending or config.ending)
             volumes.append(row)
             findings += found
         except InputError as problem:
             problems.append(str(problem))
             findings.append(Finding(name, str(path), ERROR, "not predicted", reason_of(problem, path)))
     table = pd.DataFrame(volumes)
-    if volumes:
+    if volumes and not ending:
         _replace_rows(output / "volumes.csv", table.round(3), "scan", table["scan"])
         _replace_rows(output / "findings.csv", findings_frame(findings), "case", names)
+    if volumes:
         print(f"\n{table.to_string(index=False, float_format='{:.1f}'.format)}\n\nwritten to {output}")
     if problems:
         raise InputError("\n".join(problems))
@@ -82,16 +102,20 @@ def predict(config: DictConfig) -> pd.DataFrame:
 
 
 def _predict(
-    config: DictConfig, networks: Ensemble, recipe: Recipe, path: Path, scan: Scan, output: Path
+    config: DictConfig, networks: Ensemble, recipe: Recipe, path: Path, scan: Scan, base: Path, ending: str
 ) -> tuple[dict[str, object], list[Finding]]:
-    """Write what is asked for of one scan; its row of volumes, and the warnings, which are told too."""
+    """Write what is asked for of one scan, to files that begin with `base`.
+
+    Returns:
+        Its row of volumes, and the warnings, which are told too.
+    """
     if config.dicom_seg and not scan.is_dicom:
         raise InputError(
             f"dicom_seg=true: {scan.files[0]} is no DICOM series, which a DICOM SEG refers to; leave it out"
         )
-    target = output / f"{scan.name}{config.ending}"
+    target = Path(f"{base}{ending}")
     if target.resolve() in [file.resolve() for file in scan.files]:
-        raise InputError(f"output={output}: the label map would replace the scan {target}; give another folder")
+        raise InputError(f"output={config.output}: the label map would replace the scan {target}; give another folder")
     labels = recipe.labels
     case = Case(scan.name, path, (LabelFile.of_ours(target, labels),))
     odd = list(check_image(case, scan.voxels, scan.affine))
@@ -114,15 +138,15 @@ def _predict(
     if config.probabilities:
         logits = torch.cat(list(slabs), dim=-1)
         slabs = [logits]
-        _write_probabilities(logits.softmax(dim=0).numpy(), grid, output / f"{scan.name}.probabilities.nii.gz")
+        _write_probabilities(logits.softmax(dim=0).numpy(), grid, Path(f"{base}.probabilities.nii.gz"))
     found = to_native(slabs, image.shape[2], hu.shape, step)
     label = from_ras(found, scan.affine)
     write_label_map(label, labels, scan, target)
     if config.dicom_seg:
-        write_dicom_seg(label, labels, scan, output / f"{scan.name}.seg.dcm")
+        write_dicom_seg(label, labels, scan, Path(f"{base}.seg.dcm"))
     if config.overlay:
         row = Pictured(scan.name, hu, None, found, spacing_mm(affine), labels)
-        with atomic_write(output / f"{scan.name}.png") as picture:
+        with atomic_write(Path(f"{base}.png")) as picture:
             slices_figure([row]).savefig(picture, dpi=150)
     # By planes, because bincount takes 8 bytes a voxel.
     voxels = np.sum([np.bincount(plane.ravel(), minlength=len(labels)) for plane in found], axis=0)
@@ -147,7 +171,3 @@ def _write_probabilities(softmax: np.ndarray, affine: np.ndarray, path: Path) ->
     """NIfTI of float32 (X, Y, Z, L), on the network's grid."""
     with atomic_write(path) as temporary:
         nib.save(nib.Nifti1Image(np.moveaxis(softmax, 0, -1), affine), temporary)
-
-
-if __name__ == "__main__":
-    command("predict", paths=("run", "input", "output"))(predict)()

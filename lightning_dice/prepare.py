@@ -1,19 +1,22 @@
 """python -m lightning_dice.prepare: bring a data set into the store, and tell what is in it, good and bad."""
 
+from lightning_dice.cli import command
+
+if __name__ == "__main__":
+    command("prepare")
+
 from omegaconf import DictConfig
 
-from lightning_dice.build import build_datamodule
-from lightning_dice.cli import command
+from lightning_dice.build_data import build_dataset
 from lightning_dice.data.card import write_card
-from lightning_dice.data.datamodule import CTDataModule
+from lightning_dice.data.dataset import CTDataset
 from lightning_dice.data.integrity import findings_table
-from lightning_dice.loss import WEIGHTINGS, class_weights
 from lightning_dice.pictures.tables import classes_table
 from lightning_dice.settings import PrepareSettings
 from lightning_dice.validation import checked
 
 
-def prepare(config: DictConfig) -> CTDataModule:
+def prepare(config: DictConfig) -> CTDataset:
     """Generate phantoms if asked for, prepare what is not in the store yet, tell the classes' shares, and
     write the card of the data set.
 
@@ -23,7 +26,7 @@ def prepare(config: DictConfig) -> CTDataModule:
         InputError: a data set that cannot be used; all its problems in one message.
     """
     checked(config, PrepareSettings)
-    data = build_datamodule(config)
+    data = build_dataset(config)
     try:
         data.check() if config.check else data.setup()
     finally:
@@ -32,6 +35,9 @@ def prepare(config: DictConfig) -> CTDataModule:
     if config.check:
         print(f"{data.root}: checked, {len(data.findings)} findings, listed in {data.integrity}")
         return data
+    # Here, since it takes longer to import than all the rest.
+    from lightning_dice.loss import WEIGHTINGS, class_weights
+
     cases, voxels = list(data.cases.values()), data.class_voxels
     weights = {name: class_weights(voxels, name).tolist() for name in WEIGHTINGS}
     folder = data.store / data.name
@@ -43,7 +49,3 @@ def prepare(config: DictConfig) -> CTDataModule:
     print(f"{len(cases)} cases of {data.root}, prepared in {folder}, with a page about them: {card}")
     print(classes_table(data.taught, voxels))
     return data
-
-
-if __name__ == "__main__":
-    command("prepare")(prepare)()

@@ -1,4 +1,4 @@
-"""A network that starts at the classes' shares of the training voxels, by the bias of its last layer."""
+"""Where a network starts: the probabilities of the classes before it has learnt anything, by the last layer's bias."""
 
 from collections.abc import Sequence
 
@@ -8,17 +8,21 @@ from torch import Tensor, nn
 from lightning_dice.errors import InputError
 from lightning_dice.module import SegmentationModule
 
+HALF = "half"
 SHIFT_TOLERANCE = 1e-3  # of logits in float32; a bias that is not the last layer's moves them by what follows it
 
 
-def start_at_shares(module: SegmentationModule, voxels: Sequence[int]) -> str:
-    """Set the last layer's bias to the logarithm of the classes' shares, as Lin et al. 2017 (Focal loss, section 3.3,
-    https://arxiv.org/abs/1708.02002) do for the rare class of two. Its other weights stay random.
+def set_prior(module: SegmentationModule, voxels: Sequence[int], prior: bool | str) -> str:
+    """Set the last layer's bias to the logarithm of a probability per class. Its other weights stay random.
 
-    A voxel is added to each class's, so that one without any has a share.
+    The shares of the training voxels are what Lin et al. 2017 (Focal loss, section 3.3,
+    https://arxiv.org/abs/1708.02002) take for the rare class of two. They keep the background from being lost, and
+    organs from being found early. One half for the background, and as much for all organs together, does only the
+    first.
 
     Args:
-        voxels: of the training, of each of the module's taught classes.
+        voxels: of the training, of each of the module's taught classes. One is added to each class's.
+        prior: True for the classes' shares, "half" for one half.
 
     Returns:
         A line that tells what was set.
@@ -30,16 +34,19 @@ def start_at_shares(module: SegmentationModule, voxels: Sequence[int]) -> str:
     name = _bias_of_last_layer(module)
     if name is None:
         raise InputError(
-            f"prior=true: network._target_={module.recipe.network['_target_']} has no bias for each of the "
-            f"{len(names)} classes in its last layer; expected one, give another network or prior=false"
+            f"prior={str(prior).lower()}: network._target_={module.recipe.network['_target_']} has no bias for each of "
+            f"the {len(names)} classes in its last layer; expected one, give another network or prior=false"
         )
-    counted = dict(zip(module.taught, voxels, strict=True))
-    counts = torch.tensor([counted.get(each, 0) + 1 for each in names], dtype=torch.float64)
-    shares = counts / counts.sum()
+    if prior == HALF:
+        shares = torch.tensor([0.5] + (len(names) - 1) * [0.5 / (len(names) - 1)], dtype=torch.float64)
+    else:
+        counted = dict(zip(module.taught, voxels, strict=True))
+        counts = torch.tensor([counted.get(each, 0) + 1 for each in names], dtype=torch.float64)
+        shares = counts / counts.sum()
     module.network.get_parameter(name).data.copy_(shares.log())
     low, high = int(shares.argmin()), int(shares.argmax())
     told = f"{names[high]} {100 * shares[high]:.3g} % to {names[low]} {100 * shares[low]:.3g} %"
-    return f"prior: {name} starts at the logarithm of the classes' shares, {told}"
+    return f"prior: {name} starts at the logarithm of probabilities from {told}"
 
 
 @torch.no_grad()

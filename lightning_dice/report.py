@@ -1,19 +1,27 @@
 """python -m lightning_dice.report sweep=FOLDER: the paper's table and figures from a grid's runs, finished or not."""
 
+from lightning_dice.cli import command
+
+if __name__ == "__main__":
+    command("report", paths=("sweep", "output"))
+
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from lightning_dice.cli import command
+from lightning_dice.errors import InputError
 from lightning_dice.files import atomic_write
+from lightning_dice.paper.archive import ARCHIVE, read_archive, write_archive
 from lightning_dice.paper.ensembles import ensemble_lines, ensemble_table, read_ensembles
 from lightning_dice.paper.figure1 import grid_curves
 from lightning_dice.paper.grid import Cell, is_papers, read_grid
-from lightning_dice.paper.observations import observe, observe_printed
-from lightning_dice.paper.page import page_html, worst_cases
-from lightning_dice.paper.published import NOTES, WEIGHTINGS
+from lightning_dice.paper.observations import Observation, observe, observe_printed
+from lightning_dice.paper.page import PRINTED, page_html, worst_cases
+from lightning_dice.paper.predictions import observe_predictions
+from lightning_dice.paper.published import NOTES, TABLE1, WEIGHTINGS
 from lightning_dice.paper.rates import rate_lines, rates_figure
 from lightning_dice.paper.remarks import remarks_on
 from lightning_dice.paper.segmentations import picture, typical_case, weighting_figure
@@ -38,15 +46,17 @@ def report(config: DictConfig) -> Path:
         InputError: no run in the folder that can be read.
     """
     checked(config, ReportSettings)
-    grid = read_grid(config.sweep)
+    sweep, folder = (Path(path).expanduser() for path in (config.sweep, config.output))
+    if sweep.is_file() and sweep in folder.parents:
+        raise InputError(f"output={folder}: expected a folder, since sweep={sweep} is a file; add output=FOLDER")
+    grid = read_archive(sweep) if sweep.is_file() else read_grid(sweep)
     cells = grid.cells
-    folder = Path(config.output).expanduser()
     is_comparable = is_papers(grid.labels)
     table, pairs, variances = grid_table(cells), compare_cells(cells), variance_table(cells)
     rates, spread = rate_lines(cells, table), variance_lines(variances)
-    observations = list(zip(observe(cells), observe_printed(), strict=True)) if is_comparable else []
-    pictures, missing = _pictures(cells)
-    ensembles, unread = read_ensembles(config.sweep, grid)
+    claims, predictions = _claims(cells) if is_comparable else ({}, {})
+    pictures, missing = ({}, []) if sweep.is_file() else _pictures(cells)
+    ensembles, unread = read_ensembles(sweep, grid)
     together = ensemble_table(cells, ensembles)
     remarks = [*remarks_on(grid, pairs), *missing, *unread]
     if pictures and not has_off_screen_gl():
@@ -59,6 +69,8 @@ def report(config: DictConfig) -> Path:
     write_table(folder / "table1.csv", table.drop(columns=printed))
     write_table(folder / "statistics.csv", pairs)
     write_table(folder / "variance.csv", variances)
+    with atomic_write(folder / ARCHIVE) as path:
+        write_archive(path, cells)
     if len(together):
         write_table(folder / "ensembles.csv", together)
     figures = {"figure1": grid_curves(cells), **({"rates": rates_figure(rates)} if rates else {})}
@@ -76,21 +88,38 @@ def report(config: DictConfig) -> Path:
     states = [f"{cell.name}: {cell.states}" for cell in cells]
     lines = {"Ranking": ranks, "Ensembles": [one.told for one in ensembles], "Notes": notes, "Cells": states}
     tables = table, pairs, rates, variances, together
-    _write(folder / "index.html", page_html(cells, *tables, lines, observations, pictures))
+    beside = {PRINTED: observe_printed()} if claims else {}
+    _write(folder / "index.html", page_html(cells, *tables, lines, claims | beside, predictions, pictures))
 
-    claims = [f"{ours.claim}: {ours.told} ({ours.figures})" for ours, _ in observations]
-    told = states, ranks, spread, ensemble_lines(together), claims, remarks, [f"written to {folder}"]
+    answers = [
+        f"{one.claim}{f', {start}' if start else ''}: {one.told} ({one.figures})"
+        for by_start in (claims, predictions)
+        for start, found in by_start.items()
+        for one in found
+    ]
+    told = states, ranks, spread, ensemble_lines(together), answers, remarks, [f"written to {folder}"]
     print("\n\n".join("\n".join(said) for said in told if said))
     return folder
+
+
+def _claims(cells: Sequence[Cell]) -> tuple[dict[str, list[Observation]], dict[str, list[Observation]]]:
+    """The paper's claims and its predictions, by the further settings of the six cells: the paper's none, and each of
+    which all six have scores."""
+    of = Counter(cell.variant for cell in cells if cell.finished and (cell.loss, cell.lr) in TABLE1)
+    starts = ["", *(variant for variant, count in of.items() if variant and count == len(TABLE1))]
+    predictions = {start: observe_predictions(cells, start) for start in starts}
+    return {start: observe(cells, start) for start in starts}, {key: own for key, own in predictions.items() if own}
 
 
 def _pictures(cells: Sequence[Cell]) -> tuple[dict[str, dict[str, Pictured]], list[str]]:
     """By case and cell, those that figures and page show: a typical case and each cell's worst; and what is missing."""
     worst, typical = worst_cases(cells), typical_case(cells)
-    first = [(typical, cell.name) for cell in cells] + [(case, name) for name, own in worst.items() for case in own]
+    first = [(typical, cell.name) for cell in cells if typical]
+    own_worst = [(case, name) for name, own in worst.items() for case in own]
     others = [(case, cell.name) for own in worst.values() for case in own for cell in cells]
     scored = {cell.name: (cell, set(cell.scores["case"])) for cell in cells if cell.finished}
-    wanted = [(c, name) for c, name in dict.fromkeys(first + others) if c and name in scored and c in scored[name][1]]
+    ordered = dict.fromkeys([*first, *own_worst, *others])
+    wanted = [(case, name) for case, name in ordered if name in scored and case in scored[name][1]]
     pictures: dict[str, dict[str, Pictured]] = {}
     missing: dict[tuple[str, str], list[str]] = {}  # cases by cell and reason
     for case, name in wanted[:MOST_PICTURED]:
@@ -108,7 +137,3 @@ def _pictures(cells: Sequence[Cell]) -> tuple[dict[str, dict[str, Pictured]], li
 def _write(file: Path, text: str) -> None:
     with atomic_write(file) as path:
         path.write_text(text, encoding="utf-8")
-
-
-if __name__ == "__main__":
-    command("report/report", paths=("sweep", "output"))(report)()

@@ -33,6 +33,10 @@ Runs = Annotated[
     Text | Annotated[list[Text], Field(min_length=1)], Field(description="a run's folder, or a list of them")
 ]
 Combine = Annotated[Literal["mean", "organs"], Field(description="mean or organs")]
+Devices = Annotated[
+    Literal[1] | Annotated[list[CountOrZero], Field(min_length=1, max_length=1)],
+    Field(description="1, or a GPU by its index such as [0]: a run works on one device, a grid on several"),
+]
 Checkpoint = Annotated[Literal["last", "best"], Field(description="last or best")]
 
 
@@ -149,10 +153,7 @@ class TrainerSettings(Settings):
     target: Target
     max_steps: Count
     accelerator: Text
-    devices: Annotated[
-        Literal[1] | Annotated[list[CountOrZero], Field(min_length=1, max_length=1)],
-        Field(description="1, or a GPU by its index such as [0]: a run works on one device, a grid on several"),
-    ]
+    devices: Devices
     benchmark: Switch
     precision: Annotated[str | int, Field(description="auto or one of Lightning's, such as 32-true")]
     log_every_n_steps: Count
@@ -214,7 +215,7 @@ class TrainSettings(Settings):
     trainer: TrainerSettings
     callbacks: Objects = {}
     logger: Objects = {}
-    prior: Switch
+    prior: Annotated[Switch | Literal["half"], Field(description="false, true or half")]
     init_from: Annotated[Text | None, Field(description="the file of a checkpoint, or null")]
     overlap: Share
     compile: Switch
@@ -260,6 +261,7 @@ class PredictSettings(Settings):
     trust: Switch
     memory_limit_gb: Positive
     accelerator: Text
+    devices: Devices
     precision: Annotated[str | int, Field(description="auto or one of Lightning's, such as 32-true")]
 
 

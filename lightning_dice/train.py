@@ -1,5 +1,10 @@
 """python -m lightning_dice.train: train one network on one data set, test it, and leave a run folder."""
 
+from lightning_dice.cli import command
+
+if __name__ == "__main__":
+    command("train", "run_cell", paths=("init_from",))
+
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +18,6 @@ from lightning_dice.callbacks.scoring import TestResults
 from lightning_dice.callbacks.stopping import why_stopped
 from lightning_dice.callbacks.timing import StepTimes
 from lightning_dice.checkpoints import find_checkpoint
-from lightning_dice.cli import command
 from lightning_dice.config import plain
 from lightning_dice.data.datamodule import CTDataModule
 from lightning_dice.data.labels import told_names
@@ -25,7 +29,7 @@ from lightning_dice.lost import lost_at_end, shares_of
 from lightning_dice.naming import flat
 from lightning_dice.pictures.curves import learning_curves
 from lightning_dice.pictures.tables import classes_table, scores_table
-from lightning_dice.prior import start_at_shares
+from lightning_dice.prior import set_prior
 from lightning_dice.runs import Run, read_json, write_json
 from lightning_dice.sessions import begin, find_run, outcome, work_on
 from lightning_dice.settings import TrainSettings
@@ -44,7 +48,10 @@ def train(config: DictConfig) -> Run:
     config = settle(config)
     settings = plain(config)
     if config.prior and config.init_from is not None:
-        raise InputError(f"prior=true: the last layer comes from init_from={config.init_from}; leave one of both out")
+        raise InputError(
+            f"prior={str(config.prior).lower()}: the last layer comes from init_from={config.init_from}; leave one of "
+            "both out"
+        )
     data = build_datamodule(config)
     data.setup()
     if data.findings:
@@ -67,7 +74,7 @@ def _train(config: DictConfig, settings: dict[str, Any], run: Run, data: CTDataM
     times, results = StepTimes(), TestResults(run, data)
     step = find_checkpoint(run)
     if config.prior and not step:
-        print(start_at_shares(module, data.class_voxels))
+        print(set_prior(module, data.class_voxels, config.prior))
     if config.init_from is not None and not step:
         classes_argument = config.network.get("_classes_", "num_classes")
         print(start_from(Path(config.init_from).expanduser(), module, classes_argument))
@@ -109,7 +116,3 @@ def run_cell(config: DictConfig) -> str:
     since = time.time()
     run = train(config)
     return f"{run.folder}: {outcome(run, since)}"
-
-
-if __name__ == "__main__":
-    command("train", paths=("init_from",))(run_cell)()

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_dice import checkpoints
 from lightning_dice.build import build_trainer, settle
@@ -201,6 +202,7 @@ def test_the_average_is_the_one_computed_by_hand(nnunet_root, tmp_path):
         config_of(
             tmp_path, nnunet_root, *AVERAGED, "+trainer.accumulate_grad_batches=2", "data.test=0",
             "+trainer.callbacks=[{_target_: tests.test_callbacks.Recording}]", "schedule=poly",
+            "optim=sgd", "optim.lr=0.1", "optim.momentum=0", "optim.nesterov=false", "optim.weight_decay=0",
         )
     )  # fmt: skip
     first, *others = Recording.states
@@ -218,6 +220,15 @@ def test_the_average_is_the_one_computed_by_hand(nnunet_root, tmp_path):
             assert value == others[-1][key]  # the number of batches that batch norm saw
     moved = max(np.abs(value.numpy() - others[-1][key]).max() for key, value in saved.items())
     assert moved > 1e-3
+
+    events = EventAccumulator(str(run.tensorboard)).Reload()
+    rates = [event.value for event in events.Scalars("optim/lr")]
+    assert rates == pytest.approx([0.1 * (1 - t / 6) ** 0.9 for t in range(6)])
+    trained = [key for key in first if "running" not in key and "batches" not in key]
+    for n, event in enumerate(events.Scalars("optim/gradient_norm")[1:], start=1):
+        moves = [(Recording.states[n][key] - Recording.states[n - 1][key]).ravel() for key in trained]
+        assert event.step == n + 1
+        assert event.value * rates[n] == pytest.approx(np.linalg.norm(np.concatenate(moves)), rel=1e-3)
 
 
 def test_checkpoints_evaluation_and_test_use_the_averaged_weights(nnunet_root, tmp_path):

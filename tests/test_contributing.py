@@ -9,7 +9,8 @@ import torch
 import yaml
 from hydra import compose, initialize_config_dir
 
-from lightning_dice.build import build_datamodule, build_label_choice, describe_network, settle
+from lightning_dice.build import build_datamodule, describe_network, settle
+from lightning_dice.build_data import build_label_choice
 from lightning_dice.config import config_folder
 from lightning_dice.losses import build_loss
 from tests.conftest import tiny_case, write_nifti

@@ -15,7 +15,9 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from lightning_dice import devices
+from lightning_dice.build import build_fabric, build_trainer, settle
 from lightning_dice.config import config_folder
+from lightning_dice.errors import InputError
 from lightning_dice.paper.grid import read_grid
 from lightning_dice.paper.statistics import compare_cells
 from lightning_dice.paper.table1 import grid_table
@@ -178,3 +180,22 @@ def test_each_process_claims_a_gpu_of_its_own(tmp_path, monkeypatch):
     devices.claim_gpu.cache_clear()
     assert devices.claim_gpu()[0] == 0  # a lock ends with its process
     devices.claim_gpu.cache_clear()
+
+
+def test_a_gpu_is_chosen_by_its_index(monkeypatch):
+    """With devices that are made up, in a training and outside of one."""
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        config = compose("train", ["trainer.devices=[1]", "trainer.precision=32-true"])
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(InputError, match=r"^trainer\.devices=\[1\]: chooses a GPU .* machine has none; leave it out$"):
+        settle(config)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    assert build_trainer(config, logger=False).strategy.root_device == torch.device("cuda", 1)
+    assert build_fabric("auto", [1], "32-true").device == torch.device("cuda", 1)
+    with pytest.raises(InputError, match=r"^devices=\[2\]: no such GPU; expected an index from 0 to 1$"):
+        build_fabric("gpu", [2], "32-true")
+    with pytest.raises(InputError, match=r"^devices=\[0\]: chooses a GPU by its index, and accelerator=cpu has none; "):
+        build_fabric("cpu", [0], "32-true")

@@ -187,7 +187,7 @@ def test_no_start_is_what_runs_had_before_there_was_the_setting():
 
 
 def test_a_file_in_a_runs_folder_can_be_typed_as_it_is(tmp_path):
-    path = "runs/phantom/demo/loss=simple,lr=0.01,seed=1/checkpoints/last.ckpt"
+    path = "runs/phantom/demo/loss=simple,lr=0.01,seed=0/checkpoints/last.ckpt"
     command = [sys.executable, "-m", "lightning_dice.train", f"init_from={path}", "--cfg", "job"]
     said = subprocess.run(
         command, cwd=tmp_path, env=os.environ, capture_output=True, text=True, check=True, timeout=100

@@ -19,8 +19,8 @@ from tests.conftest import write_nnunet
 TRAIN = """
 from lightning_dice import checkpoints
 checkpoints.CHECKPOINT_EVERY = 0.2
-from lightning_dice.train import command, run_cell
-command("train")(run_cell)()
+from lightning_dice.cli import command
+command("train", "run_cell")
 """
 SETTINGS = [
     "experiment=smoke", "data=nnunet", "data.patch_size=16", "data.preparation.spacing_mm=3",

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import wandb
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto import wandb_internal_pb2
 
 from lightning_dice import checkpoints
@@ -65,17 +66,23 @@ def resumed(nnunet_root, tmp_path_factory):
 
 
 def points(run) -> set[tuple[str, int, float]]:
-    """What other loggers are to hold: curves and test scores, each once; and learning rates beside."""
-    table = pd.read_csv(run.metrics).melt("step").dropna()
-    curves = {(row.variable, row.step, round(row.value, 5)) for row in table.itertuples()}
+    """What other loggers are to hold: curves and test scores with their means, each once; and measures beside."""
+    curves = pd.read_csv(run.metrics)
+    curves["val/dice"] = curves[[f"val/dice/{name}" for name in NAMES[1:]]].mean(axis=1)
     scores = pd.read_csv(run.scores).groupby("name")["dice"].mean()
-    return curves | {(f"test/dice/{name}", 6, round(scores[name], 5)) for name in NAMES}
+    test = {f"test/dice/{name}": scores[name] for name in NAMES}
+    test |= {"test/dice": scores[list(NAMES[1:])].mean(), "test/AVG": scores.mean()}
+    found = {(row.variable, row.step, round(row.value, 5)) for row in curves.melt("step").dropna().itertuples()}
+    return found | {(name, 6, round(value, 5)) for name, value in test.items()}
 
 
-def without_rates(found) -> set[tuple[str, int, float]]:
-    """The points but for the learning rates, which are there."""
+def without_measures(found) -> set[tuple[str, int, float]]:
+    """The points but for learning rates, gradients and times, which are there."""
     assert {("lr-Adam", 1, 0.00849), ("lr-Adam", 3, 0.00536)} <= found
-    return {point for point in found if point[0] != "lr-Adam"}
+    assert {("optim/lr", 2, 0.00849), ("optim/lr", 4, 0.00536)} <= found
+    norms = [step for name, step, value in found if name == "optim/gradient_norm" and value > 0]
+    assert sorted(norms) == [2, 4, 6]
+    return {point for point in found if not point[0].startswith(("lr-", "optim/", "time/"))}
 
 
 def test_other_loggers_change_nothing_of_the_run(resumed, whole):
@@ -85,12 +92,21 @@ def test_other_loggers_change_nothing_of_the_run(resumed, whole):
     assert flat(read_config(resumed)) == flat(read_config(whole))
 
 
+def test_tensorboard_goes_on_without_a_point_twice(resumed):
+    events = EventAccumulator(str(resumed.tensorboard)).Reload()
+    found = [(name, e.step, round(e.value, 5)) for name in events.Tags()["scalars"] for e in events.Scalars(name)]
+    assert without_measures(set(found)) == points(resumed)
+    assert len(found) == len(set(found))
+    texts = {name: [event.step for event in events.Tensors(f"{name}/text_summary")] for name in ("classes", "test")}
+    assert texts == {"classes": [0], "test": [6]}
+
+
 def test_each_session_has_csv_files_of_its_own(resumed):
     sessions = sorted((resumed.folder / "csv").iterdir())
     assert [session.name for session in sessions] == ["from_step_0", "from_step_4"]
     tables = [pd.read_csv(session / "metrics.csv").melt("step").dropna() for session in sessions]
     found = [{(row.variable, row.step, round(row.value, 5)) for row in table.itertuples()} for table in tables]
-    assert without_rates(found[0] | found[1]) == points(resumed)
+    assert without_measures(found[0] | found[1]) == points(resumed)
     assert not found[0] & found[1]
     assert max(step for _, step, _ in found[0]) == 4
     for session in sessions:
@@ -110,7 +126,7 @@ def test_mlflow_goes_on_with_its_run(resumed):
         for name in run.data.metrics
         for point in client.get_metric_history(run.info.run_id, name)
     }
-    assert without_rates(found) == points(resumed)
+    assert without_measures(found) == points(resumed)
     assert {s["loggers"]["mlflow"] for s in read_json(resumed.environment)["sessions"]} == {run.info.run_id}
 
 
@@ -149,10 +165,10 @@ def test_wandb_goes_on_with_its_run(resumed):
             found |= {
                 (key, row["trainer/global_step"], round(value, 5))
                 for key, value in row.items()
-                if key.startswith(("train/", "val/", "test/", "lr-"))
+                if key.startswith(("train/", "val/", "test/", "lr-", "optim/", "time/"))
             }
     assert set(begun) == {("lightning_dice", resumed.folder.name, "nnunet/smoke")}
-    assert without_rates(found) == points(resumed)
+    assert without_measures(found) == points(resumed)
     assert settings["loss.weighting"] == "simple"
 
 

@@ -55,7 +55,7 @@ def test_each_class_is_told_once(capsys):
     told = capsys.readouterr().out
     assert told.count("warning: ") == 1
     assert "background: training Dice 0.10 at step 50, with 90.0% of the training's voxels" in told
-    assert "another seed may find it, or prior=true" in told
+    assert "another seed may find it, or prior=half" in told
     ((tag, text, step),) = texts
     assert (tag, step) == ("lost", 50)
     assert text in told

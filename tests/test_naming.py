@@ -210,10 +210,12 @@ def test_a_name_stays_within_its_folder():
 def test_a_command_tells_what_differs_too(tmp_path):
     """Within Hydra's own application the preset is composed in another way."""
     code = """
+import sys, types
 from lightning_dice.cli import command
 from lightning_dice.naming import run_folder
 from lightning_dice.config import plain
-command("train")(lambda config: print(run_folder(plain(config))))()
+sys.modules["lightning_dice.train"] = types.SimpleNamespace(train=lambda config: print(run_folder(plain(config))))
+command("train")
 """
     asked = [sys.executable, "-c", code, "experiment=demo", "name=mine", "loss=square", "loss.smooth=1"]
     said = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=100).stdout

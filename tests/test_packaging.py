@@ -44,7 +44,9 @@ def test_the_wheel_holds_the_package_with_its_configuration_and_nothing_else(ins
         for path in (ROOT / source).rglob("*"):
             if path.suffix in (".py", ".yaml", ".html", ".typed"):
                 assert (installed / place / path.relative_to(ROOT / source)).read_bytes() == path.read_bytes()
-    assert (installed / f"lightning_dice-{__version__}.dist-info" / "licenses" / "LICENSE").is_file()
+    about = installed / f"lightning_dice-{__version__}.dist-info"
+    assert (about / "licenses" / "LICENSE").is_file()
+    assert "lightning-dice = lightning_dice.__main__:main\n" in (about / "entry_points.txt").read_text()
 
 
 def test_a_command_runs_from_any_folder(installed, tmp_path):

@@ -1,6 +1,7 @@
 """From a scan's file to a label map on its own grid."""
 
 import dataclasses
+import shutil
 import subprocess
 import sys
 
@@ -325,6 +326,43 @@ def test_an_output_that_is_a_file_is_refused_in_one_line(run, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def test_one_scans_label_map_may_have_a_name_of_its_own(run, tmp_path):
+    write_nifti(tmp_path / "scans" / "a.nii.gz", tiny_case(0)[0])
+    predicted(run, tmp_path / "scans" / "a.nii.gz", tmp_path / "out", "ending=.mha")
+    for name in ("b.nii.gz", "b.mha"):
+        predicted(run, tmp_path / "scans" / "a.nii.gz", tmp_path / "own" / name, "overlay=true")
+    assert {path.name for path in (tmp_path / "own").iterdir()} == {"b.nii.gz", "b.mha", "b.png"}
+    expected = sitk.GetArrayFromImage(sitk.ReadImage(tmp_path / "out" / "a.mha"))
+    for name in ("b.nii.gz", "b.mha"):
+        assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(tmp_path / "own" / name)), expected)
+    (tmp_path / "folder.nii.gz").mkdir()  # as they were made before
+    predicted(run, tmp_path / "scans" / "a.nii.gz", tmp_path / "folder.nii.gz")
+    assert (tmp_path / "folder.nii.gz" / "a.nii.gz").is_file()
+
+    with pytest.raises(InputError, match=r"^ending=\.mha: output=.*b\.nii has another; leave one of both out$"):
+        predicted(run, tmp_path / "scans", tmp_path / "new" / "b.nii", "ending=.mha")
+    with pytest.raises(InputError, match=r"^output=.*: the label map would replace the scan"):
+        predicted(run, tmp_path / "scans" / "a.nii.gz", tmp_path / "scans" / "a.nii.gz")
+    write_nifti(tmp_path / "scans" / "c.nii.gz", tiny_case(1)[0])
+    with pytest.raises(InputError, match=r"^output=.*b\.nii: is one label map, and input=.*scans holds 2 scans; "):
+        predicted(run, tmp_path / "scans", tmp_path / "new" / "b.nii")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_checkpoints_file_stands_for_its_run(run, tmp_path):
+    write_nifti(tmp_path / "a.nii.gz", tiny_case(0)[0])
+    moved = shutil.copy(run / "checkpoints" / "last.ckpt", tmp_path / "mine.ckpt")
+    for place, folder in ((run, "a"), (run / "checkpoints" / "last.ckpt", "b"), (moved, "c")):
+        predicted(place, tmp_path / "a.nii.gz", tmp_path / folder)
+    one, *others = (labels_of(tmp_path / folder / "a.nii.gz") for folder in "abc")
+    assert all(np.array_equal(one, other) for other in others)
+    with pytest.raises(InputError, match=r"^checkpoint=best: chooses in runs' folders, and run=.*mine\.ckpt is a "):
+        predicted(moved, tmp_path / "a.nii.gz", tmp_path / "d", "checkpoint=best")
+    with pytest.raises(InputError, match=r"nowhere\.ckpt: no such file; expected a checkpoint"):
+        predicted(tmp_path / "nowhere.ckpt", tmp_path / "a.nii.gz", tmp_path / "d")
+    assert not (tmp_path / "d").exists()
+
+
 @pytest.mark.parametrize("ending", [".seg.nrrd", ".mha", ".nii"])
 def test_other_formats_hold_the_same_labels(run, tmp_path, ending):
     write_nifti(tmp_path / "a.nii.gz", tiny_case(0)[0])
@@ -346,6 +384,8 @@ def test_a_picture_shows_the_organs(run, tmp_path):
     [
         ("ending=.png", r"ending=\.png: expected one of \.nii\.gz"),
         ("checkpoint=first", "checkpoint=first: expected last or best"),
+        ("devices=2", r"devices=2: expected 1, or a GPU by its index such as \[0\]"),
+        ("devices=[7]", r"devices=\[7\]: chooses a GPU by its index, and accelerator=cpu has none; leave it out"),
         ("overlap=1", r"overlap=1: expected a share"),
         ("series=1.2.3", r"series=1\.2\.3: chooses in a folder of DICOM"),
     ],

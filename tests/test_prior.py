@@ -1,4 +1,4 @@
-"""A network that starts at the classes' shares of the training voxels."""
+"""A network that starts at the classes' shares of the training voxels, or at one half of background."""
 
 import math
 
@@ -11,7 +11,7 @@ from lightning_dice.data.volumes import Preparation
 from lightning_dice.errors import InputError
 from lightning_dice.module import SegmentationModule
 from lightning_dice.naming import flat, run_folder
-from lightning_dice.prior import start_at_shares
+from lightning_dice.prior import set_prior
 from lightning_dice.recipe import Recipe, built, load_network
 from lightning_dice.train import train
 from tests.conftest import NAMES, PAPER
@@ -51,7 +51,7 @@ def test_the_logits_move_by_the_shares_and_nothing_else_changes(name):
     with torch.no_grad():
         logits = network.eval()(image)
         network.train()
-        told = start_at_shares(made, VOXELS)
+        told = set_prior(made, VOXELS, True)
         assert network.training
         moved = network.eval()(image) - logits
     (changed,) = [key for key, tensor in network.state_dict().items() if not torch.equal(tensor, before[key])]
@@ -60,8 +60,7 @@ def test_the_logits_move_by_the_shares_and_nothing_else_changes(name):
     shift = (torch.tensor(expected) - before[changed])[:, None, None, None].expand(8, 16, 16, 16)
     assert torch.allclose(moved, shift.expand(2, -1, -1, -1, -1), atol=1e-3)
     assert (
-        told
-        == f"prior: {changed} starts at the logarithm of the classes' shares, background 94.1 % to artery 0.000105 %"
+        told == f"prior: {changed} starts at the logarithm of probabilities from background 94.1 % to artery 0.000105 %"
     )
 
 
@@ -69,15 +68,22 @@ def test_without_anything_else_the_network_gives_the_shares():
     network = built(NETWORKS["unet3d"])
     with torch.no_grad():
         network.classes.weight.zero_()
-    start_at_shares(module(network, NETWORKS["unet3d"]), VOXELS)
+    set_prior(module(network, NETWORKS["unet3d"]), VOXELS, True)
     with torch.no_grad():
         given = network.eval()(torch.randn(1, 1, 16, 16, 16)).softmax(dim=1)[0, :, 3, 4, 5]
     assert given.tolist() == pytest.approx([(count + 1) / (sum(VOXELS) + 8) for count in VOXELS], rel=1e-4)
 
 
+def test_half_is_the_backgrounds_and_the_organs_share_the_rest():
+    network = built(NETWORKS["unet3d"])
+    told = set_prior(module(network, NETWORKS["unet3d"]), VOXELS, "half")
+    assert network.classes.bias.exp().tolist() == pytest.approx([0.5] + 7 * [1 / 14])
+    assert told.endswith("from background 50 % to artery 7.14 %")
+
+
 def test_what_is_not_annotated_has_one_voxel():
     network = built(NETWORKS["unet3d"])
-    start_at_shares(module(network, NETWORKS["unet3d"], ("background", "liver")), (89, 4))
+    set_prior(module(network, NETWORKS["unet3d"], ("background", "liver")), (89, 4), True)
     expected = [90 if name == "background" else 5 if name == "liver" else 1 for name in NAMES]
     assert network.classes.bias.exp().tolist() == pytest.approx([count / sum(expected) for count in expected])
 
@@ -96,7 +102,7 @@ class Unbiased(nn.Module):
 
 def test_a_network_without_a_bias_for_each_class_is_refused(nnunet_root, tmp_path):
     with pytest.raises(InputError, match=r"prior=true: network\._target_=.*Unbiased has no bias for each of the 8 cla"):
-        start_at_shares(module(Unbiased(), {"_target_": "tests.test_prior.Unbiased"}), VOXELS)
+        set_prior(module(Unbiased(), {"_target_": "tests.test_prior.Unbiased"}), VOXELS, True)
     asked = ["prior=true", "network._target_=tests.test_prior.Unbiased", "data.patch_size=16"]
     with pytest.raises(InputError, match="prior=true"):
         train(config_of(tmp_path, nnunet_root, *asked))
@@ -108,7 +114,7 @@ def test_a_run_starts_so_once(nnunet_root, tmp_path, capsys):
     asked = ["prior=true", "optim.lr=1e-9", "trainer.max_steps=1", "trainer.val_check_interval=1"]
     run = train(config_of(tmp_path, nnunet_root, *asked))
     told = capsys.readouterr().out
-    assert "prior: classes.bias starts at the logarithm of the classes' shares, background " in told
+    assert "prior: classes.bias starts at the logarithm of probabilities from background " in told
     bias = load_network(run.last)[0].classes.bias
     assert float(bias.detach().exp().sum()) == pytest.approx(1, abs=1e-4)
     run.done.unlink()  # the test again

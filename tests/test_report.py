@@ -65,8 +65,20 @@ def reported(tmp_path_factory):
 def test_a_report_is_these_files(reported):
     assert sorted(path.name for path in reported.iterdir()) == [
         "figure1.png", "figure1.svg", "figure2.png", "figure3.png", "figure4.png", "index.html",
-        "rates.png", "rates.svg", "statistics.csv", "table1.csv", "table1.md", "table1.tex", "variance.csv",
+        "rates.png", "rates.svg", "scores.csv.gz", "statistics.csv", "table1.csv", "table1.md", "table1.tex",
+        "variance.csv",
     ]  # fmt: skip
+
+
+def test_the_scores_alone_give_the_report_but_its_pictures(reported, tmp_path):
+    folder = make_report(reported / "scores.csv.gz", f"output={tmp_path}")
+    assert {path.name for path in reported.iterdir()} - {path.name for path in folder.iterdir()} == {
+        "figure2.png", "figure3.png", "figure4.png",
+    }  # fmt: skip
+    ours, again = (pd.read_csv(path / "table1.csv") for path in (reported, folder))
+    pd.testing.assert_frame_equal(again, ours, atol=1e-2, check_dtype=False)
+    with pytest.raises(InputError, match=r"output=.*is a file; add output=FOLDER"):
+        make_report(reported / "scores.csv.gz")
 
 
 def test_table_1_has_exactly_the_numbers(reported):
@@ -256,7 +268,7 @@ def test_many_variants_still_have_figures_and_a_page(tmp_path):
     cells = read_grid(tmp_path).cells
     assert len(cells) == 6 + 40  # loss.smooth=0.0, if named, is a variant too
     tables = grid_table(cells), compare_cells(cells), {}, variance_table(cells), ensemble_table(cells, [])
-    page = page_html(cells, *tables, {}, [], {})
+    page = page_html(cells, *tables, {}, {}, {}, {})
     assert page.count('<th scope="col"><button>simple, 0.01, loss.smooth=') == 40
     assert len(grid_curves(cells).axes) == 3 * len(cells)
 

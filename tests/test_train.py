@@ -1,6 +1,7 @@
 """A whole run, on tiny data: what it leaves, how it goes on, and what evaluation makes of it."""
 
 import json
+import re
 
 import nibabel as nib
 import numpy as np
@@ -9,6 +10,14 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
+from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
+from tensorboard.plugins.hparams.metadata import (
+    EXPERIMENT_TAG,
+    SESSION_START_INFO_TAG,
+    parse_experiment_plugin_data,
+    parse_session_start_info_plugin_data,
+)
 
 from lightning_dice.config import config_folder
 from lightning_dice.data.datamodule import CTDataModule
@@ -75,6 +84,54 @@ def test_curves_stand_in_metrics_and_tensorboard(finished):
     assert [step for step, _ in logged] == train_points["step"].tolist()
     assert [value for _, value in logged] == pytest.approx(train_points["train/loss"].tolist())
     assert [image.step for image in events.Images("validation")] == [2, 4, 6]
+
+    organs = val_points[[f"val/dice/{name}" for name in NAMES[1:]]].mean(axis=1)
+    assert [event.value for event in events.Scalars("val/dice")] == pytest.approx(organs.tolist())
+    scores = pd.read_csv(finished.scores).groupby("name")["dice"].mean()  # both cases have all classes
+    for name, mean in {"dice": scores[list(NAMES[1:])].mean(), "AVG": scores.mean()}.items():
+        assert [(event.step, event.value) for event in events.Scalars(f"test/{name}")] == [(6, pytest.approx(mean))]
+    assert [(e.step, e.value) for e in events.Scalars("optim/lr")] == [(s, pytest.approx(0.01)) for s in range(1, 7)]
+    times = {name: events.Scalars(f"time/{name}") for name in ("seconds_per_iteration", "share_waiting_for_data")}
+    assert [[event.step for event in measured] for measured in times.values()] == [[3, 4, 5, 6]] * 2  # two warm up
+    summary = json.loads(finished.summary.read_text())
+    seconds, shares = ([event.value for event in measured] for measured in times.values())
+    timed = 4 * summary["seconds_per_iteration"]
+    assert 0 < sum(seconds) < timed  # what is done after the last point belongs to none
+    assert np.dot(seconds, shares) == pytest.approx(timed * summary["share_waiting_for_data"], rel=1e-4)
+
+
+def test_tensorboard_has_settings_tables_and_charts(finished):
+    events = EventAccumulator(str(finished.tensorboard)).Reload()
+    values = parse_session_start_info_plugin_data(events.SummaryMetadata(SESSION_START_INFO_TAG).plugin_data.content)
+    told = {key: value.string_value or value.number_value for key, value in values.hparams.items()}
+    assert told == {
+        "loss": "simple", "optim.lr": 0.01, "seed": 0.0, "prior": "false", "network": "unet3d_tiny", "optim": "adam",
+        "schedule": "constant", "transform": "none", "callbacks": "none", "labels": "paper", "data": "nnunet",
+        "name": "smoke", "others": finished.folder.name.removeprefix("loss=simple,lr=0.01,seed=0,"),
+    }  # fmt: skip
+    columns = parse_experiment_plugin_data(events.SummaryMetadata(EXPERIMENT_TAG).plugin_data.content)
+    assert {column.name for column in columns.hparam_infos} == told.keys()
+    shown = {column.name for column in columns.hparam_infos if column.differs}  # before the others
+    assert shown == {"loss", "optim.lr", "seed", "prior", "others"}
+    metrics = [metric.name.tag for metric in columns.metric_infos]
+    assert metrics == ["val/dice", "test/dice", "test/AVG"]
+    assert set(metrics) <= set(events.Tags()["scalars"])
+
+    texts = {name: events.Tensors(f"{name}/text_summary") for name in ("classes", "test")}
+    assert [[text.step for text in written] for written in texts.values()] == [[0], [6]]
+    table = texts["classes"][0].tensor_proto.string_val[0].decode()
+    environment = json.loads(finished.environment.read_text())
+    for name, voxels, weight in zip(NAMES, *(environment["classes"][k] for k in ("voxels", "weights")), strict=True):
+        assert re.search(rf"^    {name} +{voxels:,} +[\d.]+ +{re.escape(f'{weight:.3e}')}$", table, re.MULTILINE)
+    assert "    AVG organs" in texts["test"][0].tensor_proto.string_val[0].decode()
+
+    (stored,) = events.Tensors(CONFIG_SUMMARY_TAG)
+    loss, dice = Layout.FromString(stored.tensor_proto.string_val[0]).category
+    assert [chart.title for chart in dice.chart] == list(NAMES)
+    for chart in (*loss.chart, *dice.chart):
+        found = {t for t in events.Tags()["scalars"] for pattern in chart.multiline.tag if re.match(pattern, t)}
+        curve = "loss" if chart.title == "loss" else f"dice/{chart.title}"
+        assert found == {f"train/{curve}", f"val/{curve}"}
 
 
 def test_scores_are_those_of_the_predictions(finished, nnunet_root):

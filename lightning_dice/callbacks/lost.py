@@ -19,7 +19,7 @@ class LostClassWarning(Logger):
     Args:
         shares: of the training's voxels, by class.
         board: gets the lines as text.
-        has_prior: the training began at these shares already.
+        has_prior: the training began with a prior already.
     """
 
     name = "lost"
@@ -29,7 +29,7 @@ class LostClassWarning(Logger):
         super().__init__()
         self.shares = shares
         self.board = board
-        self.remedy = "another seed may find it" if has_prior else "another seed may find it, or prior=true"
+        self.remedy = "another seed may find it" if has_prior else "another seed may find it, or prior=half"
         self._told: set[str] = set()
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:

@@ -24,6 +24,7 @@ from lightning_dice.pictures.slices import Pictured, slices_figure
 from lightning_dice.runs import SCORE_COLUMNS, Run, write_json, write_table
 
 PICTURED_CASES = 3  # in the picture of the test
+TEST_MEANS = {"test/dice": "avg_without_background", "test/AVG": "avg"}  # the loggers' keys of the summary's means
 
 
 class Scoring(pl.Callback):
@@ -85,7 +86,8 @@ class TestResults(Scoring):
             raise RuntimeError(f"scored {scored} instead of the test cases {list(self.data.split.test)}")
         write_table(self.run.scores, scores)
         self.summary = summarize(scores)
-        dice = {f"test/dice/{name}": means["dice"] for name, means in self.summary["classes"].items()}
+        dice = {key: self.summary[mean]["dice"] for key, mean in TEST_MEANS.items()}
+        dice |= {f"test/dice/{name}": means["dice"] for name, means in self.summary["classes"].items()}
         for logger in trainer.loggers:
             logger.log_metrics({key: value for key, value in dice.items() if value is not None}, trainer.global_step)
         cases = self.data.cases

@@ -8,6 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 from pytorch_lightning.profilers import Profiler
 
 WARM_UP_STEPS = 2  # not timed: threads start, kernels are chosen
@@ -28,13 +29,18 @@ class ProgressBar(TQDMProgressBar):
         self.times = times
         self._drawn = 0.0
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, *args: Any) -> None:
-        super().on_train_epoch_start(trainer, *args)
-        self.train_progress_bar.set_description(self.title)  # iterations are counted through, not by epochs
+    def init_train_tqdm(self) -> Tqdm:
+        """With title, total and the iterations of sessions before from its first frame on."""
+        look = {"dynamic_ncols": True, "file": sys.stdout, "smoothing": 0, "bar_format": self.BAR_FORMAT}
+        return Tqdm(desc=self.title, total=self.trainer.max_steps, initial=self.trainer.global_step, **look)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+    def on_train_epoch_start(self, *_: Any) -> None:
+        """Nothing: iterations are counted through, not by epochs."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
         if time.monotonic() > self._drawn + DRAWN_EVERY or trainer.is_last_batch:
-            super().on_train_batch_end(trainer, *args)
+            self.train_progress_bar.n = trainer.global_step
+            self.train_progress_bar.set_postfix(self.get_metrics(trainer, module))
             self._drawn = time.monotonic()
 
     def get_metrics(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
@@ -123,21 +129,23 @@ class StepTimes(pl.Callback):
         self._last = now
 
     @property
-    def share_waiting(self) -> float | None:
-        return (self.wait.seconds - self._waited_before) / self._seconds if self._seconds else None
+    def totals(self) -> tuple[int, float, float]:
+        """The iterations timed, their seconds, and those of them in which they waited for data."""
+        return max(0, self.steps - WARM_UP_STEPS), self._seconds, self.wait.seconds - self._waited_before
 
     @property
-    def seconds_per_iteration(self) -> float | None:
-        timed = self.steps - WARM_UP_STEPS
-        return self._seconds / timed if timed > 0 else None
+    def share_waiting(self) -> float | None:
+        _, seconds, waited = self.totals
+        return waited / seconds if seconds else None
 
     def summary(self) -> dict[str, float | None]:
         """Seconds per iteration, the share of them that waited for data, peak memory of the host and of the device."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         cuda = torch.cuda.is_available()
+        steps, seconds, _ = self.totals
         return {
-            "iterations_timed": max(0, self.steps - WARM_UP_STEPS),
-            "seconds_per_iteration": self.seconds_per_iteration,
+            "iterations_timed": steps,
+            "seconds_per_iteration": seconds / steps if steps else None,
             "share_waiting_for_data": self.share_waiting,
             "peak_memory_gb": peak * (1 if sys.platform == "darwin" else 1024) / 1e9,  # bytes there, KiB on Linux
             "peak_device_memory_gb": torch.cuda.max_memory_allocated() / 1e9 if cuda else None,

@@ -23,6 +23,12 @@ NIFTI_GRID = (
 ANY_TISSUE = "Tissue"  # SNOMED CT's, for a class without a code, as 3D Slicer has it
 
 
+def label_map_ending(path: Path) -> str | None:
+    """Which of LABEL_MAP_ENDINGS a file's name has, after a name of its own."""
+    found = [ending for ending in LABEL_MAP_ENDINGS if path.name.endswith(ending) and path.name != ending]
+    return max(found, key=len, default=None)
+
+
 def write_label_map(label: np.ndarray, labels: LabelSet, scan: Scan, path: Path) -> None:
     """Write a label map, voxel by voxel where the scan's voxels are.
 

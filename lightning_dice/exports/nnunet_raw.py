@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 
 from lightning_dice.data.cases import Case
-from lightning_dice.data.datamodule import CTDataModule
+from lightning_dice.data.dataset import CTDataset
 from lightning_dice.data.integrity import CaseCheck
 from lightning_dice.data.labels import LabelSet
 from lightning_dice.data.layouts.nnunet import CHANNEL, IGNORE
@@ -23,7 +23,7 @@ from lightning_dice.parallel import run_all
 ENDING = ".nii.gz"
 
 
-def write_nnunet_raw(data: CTDataModule, folder: Path) -> str:
+def write_nnunet_raw(data: CTDataset, folder: Path) -> str:
     """Write CTs and label maps on the scans' own grids: those for training and validation to `imagesTr` and
     `labelsTr`, those for testing to `imagesTs` and `labelsTs`, and `dataset.json`.
 

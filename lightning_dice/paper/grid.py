@@ -195,13 +195,18 @@ def read_grid(folder: Path | str) -> Grid:
     common = _common([*(key for key, runs in found.items() if runs), *broken])
     if common:
         remarks.append(f"All runs have {', '.join(common)}.")
-    cells: dict[Key, Cell] = {(*key, ()): Cell(*key, labels) for key in TABLE1}
+    cells = papers_cells(labels)
     for loss, lr, parts in sorted(found.keys() | broken.keys(), key=lambda key: (key[0] not in WEIGHTINGS, *key)):
-        further = tuple(part for part in parts if part not in common)
+        further = ", ".join(part for part in parts if part not in common)
         key = loss, lr, parts
         reasons = [*broken.get(key, ()), *strange.get(key, ())]
-        cells[loss, lr, further] = _cell((loss, lr, labels, ", ".join(further)), found.get(key, ()), reasons)
+        cells[loss, lr, further] = _cell((loss, lr, labels, further), found.get(key, ()), reasons)
     return Grid(tuple(cells.values()), labels, tuple(map(one_line, remarks)))
+
+
+def papers_cells(labels: LabelSet) -> dict[tuple[str, float, str], Cell]:
+    """The paper's six without runs, by loss, rate and further settings."""
+    return {(*key, ""): Cell(*key, labels) for key in TABLE1}
 
 
 def _most_common_labels(runs: Sequence[StoredRun]) -> LabelSet:

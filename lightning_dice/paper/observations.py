@@ -1,7 +1,7 @@
 """The paper's claims, checked on a grid by tests over seeds and patients, and on the printed table by its means."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lightning_dice.paper.grid import Cell
@@ -13,12 +13,13 @@ STABLE_POINTS = 5.0  # a change of AVG within this counts as stable; the paper's
 LOW, HIGH = RATES
 YES, NO, UNDECIDED, UNKNOWN = "yes", "no", "undecided", "not known yet"
 ONE_SEED = "one seed: the training's own chance is unknown; add seed=0,1,2"
-Terms = Mapping[tuple[str, float], int]  # factors of the cells' AVG
+Key = tuple[str, float] | tuple[str, float, str]  # loss, rate, and further settings if there are any
+Terms = Mapping[Key, int]  # factors of the cells' means
 
 
 @dataclass(frozen=True)
 class Part:
-    """A sum of AVGs that a claim wants between two bounds, in points."""
+    """A sum of cells' means that a claim wants between two bounds, in points."""
 
     text: str
     terms: Terms
@@ -35,12 +36,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Observation:
-    """A claim of the paper's and what a grid says of it.
+    """A claim and what a grid says of it.
 
     Attributes:
         claim: in words.
         answer: yes, no, undecided, or what keeps it from being known.
-        figures: what is behind it: differences of AVG in points.
+        figures: what is behind it: differences of means in points.
         probability: that the claim holds, of several parts at most that of the least probable one: the share, between
             the part's bounds, of the t distribution about what was measured, as a Bayesian without prior knowledge has
             it. NaN where it is unknown.
@@ -64,19 +65,20 @@ class _Tested:
     claim: str
     parts: Sequence[tuple[Part, Estimate]]
     is_enough: bool
+    missing: Sequence[Key] = ()
     p_yes: float = math.nan
     p_no: float = math.nan
 
 
-def _gain(loss: str) -> dict[tuple[str, float], int]:
+def _gain(loss: str) -> dict[Key, int]:
     return {(loss, HIGH): 1, (loss, LOW): -1}
 
 
-def _more(loss: str, other: str) -> dict[tuple[str, float], int]:
+def _more(loss: str, other: str) -> dict[Key, int]:
     return _gain(loss) | {key: -sign for key, sign in _gain(other).items()}
 
 
-CLAIMS = {
+CLAIMS: dict[str, tuple[Part, ...]] = {
     f"uniform is best at {LOW:g}": (
         Part("uniform − simple", {("uniform", LOW): 1, ("simple", LOW): -1}),
         Part("uniform − square", {("uniform", LOW): 1, ("square", LOW): -1}),
@@ -93,8 +95,15 @@ CLAIMS = {
 }
 
 
-def observe(cells: Sequence[Cell]) -> list[Observation]:
-    """Check the claims on the paper's own cells of a grid; a cell with further settings is not one of them.
+def observe(cells: Sequence[Cell], variant: str = "") -> list[Observation]:
+    """Check the paper's claims, which are about AVG, on a grid's six cells with these further settings, or with none as
+    the paper's own."""
+    of_grid = [cell for cell in cells if cell.variant == variant and (cell.loss, cell.lr) in TABLE1]
+    return check(CLAIMS, {(cell.loss, cell.lr): by_seed(cell) for cell in of_grid if cell.finished})
+
+
+def check(claims: Mapping[str, Sequence[Part]], known: Mapping[Key, Scores]) -> list[Observation]:
+    """Check claims on the cells that have scores.
 
     A claim holds if each of its parts lies within its bounds, and does not if one lies without, by tests over seeds and
     patients. For yes the largest of the parts' p counts (intersection-union test, Berger 1982), for no the smallest
@@ -102,38 +111,37 @@ def observe(cells: Sequence[Cell]) -> list[Observation]:
     have a wrong answer. Anything else is undecided, as is everything with one seed in some cell or on fewer than
     LEAST_CASES common cases.
     """
-    known = {(cell.loss, cell.lr): by_seed(cell) for cell in cells if cell.printed and cell.finished}
-    tested = [_test(claim, parts, known) for claim, parts in CLAIMS.items()]
+    tested = [_test(claim, parts, known) for claim, parts in claims.items()]
     corrected = holm([min(1.0, 2 * min(one.p_yes, one.p_no)) if one.is_enough else math.nan for one in tested])
-    return [_observation(one, p, known) for one, p in zip(tested, corrected.tolist(), strict=True)]
+    return [_observation(one, p) for one, p in zip(tested, corrected.tolist(), strict=True)]
 
 
 def observe_printed() -> list[Observation]:
     """What the printed means of Table 1 say, by their directions alone: the paper gives no intervals."""
     observations = []
     for claim, parts in CLAIMS.items():
-        values = [sum(sign * TABLE1[key][8] for key, sign in part.terms.items()) for part in parts]
+        values = [sum(sign * TABLE1[loss, lr][8] for (loss, lr, *_), sign in part.terms.items()) for part in parts]
         is_so = all(part.holds(value) for part, value in zip(parts, values, strict=True))
         figures = "; ".join(f"{part.text} {value:+.1f}" for part, value in zip(parts, values, strict=True))
         observations.append(Observation(claim, f"as printed: {YES if is_so else NO}", figures))
     return observations
 
 
-def _test(claim: str, parts: Sequence[Part], known: Mapping[tuple[str, float], Scores]) -> _Tested:
-    if any(key not in known for part in parts for key in part.terms):
-        return _Tested(claim, [], False)
+def _test(claim: str, parts: Sequence[Part], known: Mapping[Key, Scores]) -> _Tested:
+    needed = dict.fromkeys(key for part in parts for key in part.terms)
+    if missing := [key for key in needed if key not in known]:
+        return _Tested(claim, [], False, missing)
     found = [(part, contrast([known[key] for key in part.terms], list(part.terms.values()))) for part in parts]
     if any(one.cases < LEAST_CASES or one.seeds < 2 for _, one in found):
         return _Tested(claim, found, False)
     tails = [part.tails(one) for part, one in found]
     p_no = len(tails) * min(1 - max(below_and_above) for below_and_above in tails)
-    return _Tested(claim, found, True, max(map(max, tails)), p_no)
+    return _Tested(claim, found, True, p_yes=max(map(max, tails)), p_no=p_no)
 
 
-def _observation(tested: _Tested, p: float, known: Collection[tuple[str, float]]) -> Observation:
-    if not tested.parts:
-        needed = dict.fromkeys(key for part in CLAIMS[tested.claim] for key in part.terms)
-        missing = [f"{loss}, {lr:g}" for loss, lr in needed if (loss, lr) not in known]
+def _observation(tested: _Tested, p: float) -> Observation:
+    if tested.missing:
+        missing = [", ".join((loss, f"{lr:g}", *further)) for loss, lr, *further in tested.missing]
         return Observation(tested.claim, UNKNOWN, f"without scores: {'; '.join(missing)}")
     figures, probabilities = [], []
     for part, found in tested.parts:

@@ -26,7 +26,8 @@ TEMPLATE = Path(__file__).with_name("page.html")
 WORST = 2  # cases per cell that the page lists
 KEEP_TRIANGLES = 0.25  # of the surfaces in the 3D view
 STEP_MM = 0.1  # of their vertices
-PRINTED = "; below them the paper's value and ours minus it"
+PRINTED = "Table 1, by its means alone"
+BELOW = "; below them the paper's value and ours minus it"
 CLAIMS = """<h3>The paper's claims</h3>
 <p>Differences of AVG in points, with 95 % intervals over seeds and patients. A claim holds, or does not, if tests over
 seeds and patients say so, with a chance of 5 % for any wrong answer among the four (Holm's correction); else it is
@@ -34,6 +35,9 @@ undecided, as it is with one seed per cell. Its probability is the share of Stud
 measured that agrees with it; of a claim of several parts it is that of the least probable one, and an upper bound. It
 takes for granted that weightings differ by any amount alike before one looks. The printed table is of one seed and has
 no intervals: it shows a direction only.</p>"""
+PREDICTIONS = """<h3>What the paper predicts, and rivals</h3>
+<p>Differences of the mean organ Dice in points, answered as the claims are. A best rate is the one of the best test
+scores, of ours and of the rival alike, and so a little better than it would be on other patients.</p>"""
 RATES = """<section id="rates-section"><h2>Dice by learning rate</h2>
 <p>Mean organ Dice of the test cases: a line per weighting, a small point per seed, and as a band the 95 % interval over
 seeds and patients (with one seed over patients alone).</p><div class="wide"><div id="rates"></div></div></section>"""
@@ -56,7 +60,8 @@ def page_html(
     variances: pd.DataFrame,
     ensembles: pd.DataFrame,
     lines: Mapping[str, Sequence[str]],
-    observations: Sequence[tuple[Observation, Observation]],
+    claims: Mapping[str, Sequence[Observation]],
+    predictions: Mapping[str, Sequence[Observation]],
     pictures: Pictures,
 ) -> str:
     """The page.
@@ -69,8 +74,9 @@ def page_html(
         variances: `variance.variance_table`.
         ensembles: `ensembles.ensemble_table`.
         lines: paragraphs of text by their heading: the summary, the ranking, the notes.
-        observations: each on our numbers and on the printed ones, whose means alone are known; none of a grid of other
-            classes than the paper's.
+        claims: the paper's, as observed on our cells by their further settings, and on PRINTED; none of a grid of
+            other classes than the paper's.
+        predictions: likewise.
         pictures: what the slices and the 3D view show.
     """
     figures = interactive_figures(cells, pairs, rates)
@@ -85,8 +91,8 @@ def page_html(
             for title, said in lines.items()
             if said
         ),
-        "CLAIMS": _claims(observations) if observations else "",
-        "PRINTED": PRINTED if table["printed"].notna().any() else "",
+        "CLAIMS": _observed(CLAIMS, claims) + _observed(PREDICTIONS, predictions),
+        "PRINTED": BELOW if table["printed"].notna().any() else "",
         "TABLE": _table(table),
         "ENSEMBLES": _ensembles(ensembles, cells[0].labels.names),
         "RATES": RATES if rates else "",
@@ -173,14 +179,19 @@ def _table(table: pd.DataFrame) -> str:
     return f"<table id='table1'><thead><tr>{first}{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
 
 
-def _claims(observations: Sequence[tuple[Observation, Observation]]) -> str:
-    rows = "".join(
-        f"<tr><th scope='row'>{html.escape(ours.claim)}</th><td><b>{ours.told}</b><small>{html.escape(ours.figures)}"
-        f"</small></td><td><b>{printed.answer}</b><small>{html.escape(printed.figures)}</small></td></tr>"
-        for ours, printed in observations
-    )
-    head = "<tr><th>claim</th><th>here, over seeds and patients</th><th>Table 1, by its means alone</th></tr>"
-    return f"{CLAIMS}<div class='wide'><table><thead>{head}</thead><tbody>{rows}</tbody></table></div>"
+def _observed(introduction: str, columns: Mapping[str, Sequence[Observation]]) -> str:
+    """A row per claim, a column per further settings of the cells; nothing without any."""
+    by_claim = {claim: "" for found in columns.values() for claim in (one.claim for one in found)}
+    for claim in by_claim:
+        for found in columns.values():
+            texts = [
+                f"<b>{one.told}</b><small>{html.escape(one.figures)}</small>" for one in found if one.claim == claim
+            ]
+            by_claim[claim] += f"<td>{''.join(texts)}</td>"
+    rows = "".join(f"<tr><th scope='row'>{html.escape(claim)}</th>{cells}</tr>" for claim, cells in by_claim.items())
+    head = "".join(f"<th>{html.escape(name) or 'here'}</th>" for name in columns)
+    table = f"<div class='wide'><table><thead><tr><th>claim</th>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+    return f"{introduction}{table}" if rows else ""
 
 
 def _variance(variances: pd.DataFrame) -> str:

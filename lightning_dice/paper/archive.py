@@ -1,0 +1,93 @@
+"""All scores of a grid in one tidy table, from which its report can be drawn again without the runs."""
+
+import gzip
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lightning_dice.config import shipped_labels
+from lightning_dice.data.labels import LabelSet, label_set
+from lightning_dice.errors import InputError
+from lightning_dice.paper.grid import Cell, Grid, papers_cells
+from lightning_dice.paper.stored import HIGHEST, StoredRun
+from lightning_dice.runs import Run
+
+ARCHIVE = "scores.csv.gz"
+DECIMALS = {"dice": 5, "hd95_mm": 2, "surface_dice": 4, "lost": 3}  # Jaccard follows from Dice
+TEXTS = ("loss", "variant", "data", "case", "name")
+COLUMNS = ("loss", "lr", "variant", "seed", "data", "case", "label", "name", "dice", "hd95_mm", "surface_dice", "lost")
+
+
+def archive_table(cells: Sequence[Cell]) -> pd.DataFrame:
+    """Every score of every finished run.
+
+    Returns:
+        COLUMNS, a row per run, case and class: Dice and surface Dice in [0, 1], NaN where undefined; `data` is the
+        fingerprint of the run's data, and `lost` the final training Dice of a class that the run lost, else NaN.
+    """
+    tables = []
+    for cell in cells:
+        for run in cell.finished:
+            assert run.scores is not None  # it is finished
+            of_run = {"loss": cell.loss, "lr": cell.lr, "variant": cell.variant, "seed": run.seed, "data": run.data}
+            tables.append(run.scores.assign(**of_run, lost=run.scores["name"].map(run.lost))[list(COLUMNS)])
+    return pd.concat(tables).round(DECIMALS) if tables else pd.DataFrame(columns=COLUMNS)
+
+
+def write_archive(path: Path, cells: Sequence[Cell]) -> None:
+    """As compressed CSV, the same bytes for the same scores."""
+    text = archive_table(cells).to_csv(index=False)
+    path.write_bytes(gzip.compress(text.encode(), mtime=0))
+
+
+def read_archive(file: Path) -> Grid:
+    """The grid of an archived table, as `read_grid` has it of the runs, but without curves, settings and pictures.
+
+    Raises:
+        InputError: a file that cannot be read, or is no such table.
+    """
+    try:
+        table = pd.read_csv(
+            file, dtype=dict.fromkeys(TEXTS, str), keep_default_na=False, na_values={c: [""] for c in COLUMNS[-4:]}
+        )
+        lacking = [column for column in COLUMNS if column not in table]
+        if lacking or table.empty:
+            raise ValueError(f"no column {lacking[0]}" if lacking else "no rows")
+        for score, highest in HIGHEST.items():
+            if score in table and not (table[score].between(0, highest) | table[score].isna()).all():
+                raise ValueError(f"a {score} out of range")
+        if table.duplicated(["loss", "lr", "variant", "seed", "case", "label"]).any():
+            raise ValueError("a score twice")
+        labels = _labels(table)
+        cells = papers_cells(labels)
+        for (loss, lr, variant), rows in table.groupby(["loss", "lr", "variant"], sort=False):
+            runs = [_run(rows[rows["seed"] == seed], labels) for seed in rows["seed"].unique()]
+            cells[loss, lr, variant] = Cell(loss, lr, labels, variant, tuple(runs))
+    except (OSError, EOFError, ValueError, TypeError) as error:  # of gzip, pandas and a table's contents
+        reason = " ".join(str(error).split())
+        raise InputError(f"sweep={file}: no table of scores ({reason}); expected a report's {ARCHIVE}") from None
+    return Grid(tuple(cells.values()), labels, ())
+
+
+def _labels(table: pd.DataFrame) -> LabelSet:
+    classes = table.drop_duplicates("label").sort_values("label")
+    names = classes["name"].tolist()
+    if classes["label"].tolist() != list(range(len(names))) or set(table["name"]) != set(names):
+        raise ValueError("classes and their indices do not agree")
+    papers = shipped_labels("paper")
+    return papers if tuple(names) == papers.names else label_set("archive", {name: {} for name in names[1:]})
+
+
+def _run(rows: pd.DataFrame, labels: LabelSet) -> StoredRun:
+    first = rows.iloc[0]
+    if rows.groupby("case")["label"].apply(sorted).map(len).ne(len(labels)).any():
+        raise ValueError(f"a case without all {len(labels)} classes")
+    scores = rows.drop(columns=["loss", "lr", "variant", "seed", "data", "lost"])
+    scores = scores.assign(jaccard=scores["dice"] / (2 - scores["dice"]), voxels_true=np.nan, voxels_pred=np.nan)
+    lost = rows.dropna(subset="lost").drop_duplicates("name").set_index("name")["lost"].to_dict()
+    config = {"seed": int(first["seed"]), "optim": {"lr": float(first["lr"])}}
+    folder = Path(f"loss={first['loss']},lr={first['lr']:g},seed={first['seed']}")
+    metrics = pd.DataFrame(columns=["step"], dtype=float)
+    return StoredRun(Run(folder), config, labels, first["data"], True, metrics, scores, lost, {})

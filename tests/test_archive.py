@@ -1,0 +1,121 @@
+"""All scores of a grid in one file, and the report drawn from it again."""
+
+import gzip
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lightning_dice.config import shipped_labels
+from lightning_dice.data.labels import label_set
+from lightning_dice.errors import InputError
+from lightning_dice.paper.archive import archive_table, read_archive, write_archive
+from lightning_dice.paper.grid import read_grid
+from lightning_dice.paper.observations import observe
+from lightning_dice.paper.predictions import observe_predictions
+from lightning_dice.paper.remarks import remarks_on
+from lightning_dice.paper.statistics import compare_cells
+from lightning_dice.paper.table1 import grid_table
+from lightning_dice.paper.variance import variance_table
+from lightning_dice.runs import Run, write_json
+from tests.grids import write_run
+
+PRIOR = {"prior": "half"}
+
+
+def scores(mean: float, cases: int = 8, classes: int = 8) -> dict[str, list[float]]:
+    """With one that is undefined, and more decimals than a file has."""
+    drawn = np.random.default_rng(round(100 * mean)).normal(mean, 0.03, (cases, classes)).clip(0, 1)
+    drawn[0, -1] = np.nan
+    return {f"c{number}": row for number, row in enumerate(drawn.tolist())}
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sweep")
+    for seed in range(3):
+        for number, loss in enumerate(("uniform", "simple", "square")):
+            for lr, more in ((0.001, 0.0), (0.01, 0.1)):
+                write_run(folder, loss, lr, scores(0.5 + more + number / 20 + seed / 200), seed)
+                write_run(folder, loss, lr, scores(0.6 + more + number / 20 + seed / 200), seed, PRIOR)
+        write_run(folder, "square", 0.1, scores(0.9 + seed / 200), seed, PRIOR)
+        write_run(folder, "dice_ce", 0.01, scores(0.2 + seed / 200), seed, PRIOR)
+    write_run(folder, "uniform", 0.1, None)  # unfinished
+    lost = Run(folder / "loss=simple,lr=0.01,seed=1")
+    write_json(lost.summary, {"cases": 8, "lost_classes": {"liver": 0.12, "background": 0.0}})
+    return folder
+
+
+def test_the_report_of_the_archive_is_that_of_the_runs(sweep, tmp_path):
+    ours = read_grid(sweep)
+    write_archive(tmp_path / "scores.csv.gz", ours.cells)
+    again = read_archive(tmp_path / "scores.csv.gz")
+    cells = [cell for cell in ours.cells if cell.finished]
+    assert [cell.name for cell in again.cells] == [cell.name for cell in cells]
+    assert again.labels == shipped_labels("paper")
+    for make, digits in ((grid_table, 1e-3), (variance_table, 1e-3), (compare_cells, 1e-3)):
+        pd.testing.assert_frame_equal(make(again.cells), make(cells), atol=digits, check_dtype=False)
+    for start in ("", "prior=half"):
+        found, expected = (observe(of, start) + observe_predictions(of, start) for of in (again.cells, cells))
+        assert [(one.claim, one.answer) for one in found] == [(one.claim, one.answer) for one in expected]
+    assert "simple, 0.01: seed 1 lost background (0.00), liver (0.12), by its training Dice at the end." in remarks_on(
+        again, compare_cells(again.cells)
+    )
+
+
+def test_the_same_scores_give_the_same_bytes(sweep, tmp_path):
+    for name in ("a", "b"):
+        write_archive(tmp_path / name, read_grid(sweep).cells)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_jaccard_follows_from_dice(sweep, tmp_path):
+    write_archive(tmp_path / "scores.csv.gz", read_grid(sweep).cells)
+    table = read_archive(tmp_path / "scores.csv.gz").cells[0].finished[0].scores
+    np.testing.assert_allclose(table["jaccard"], table["dice"] / (2 - table["dice"]))
+
+
+def test_a_single_rate_of_the_prior_answers_no_claim_but_its_predictions(sweep):
+    cells = read_grid(sweep).cells
+    found = {one.claim: one.answer for one in observe_predictions(cells, "prior=half")}
+    assert found == {
+        "a rate of 0.1 helps square": "yes",
+        "the best weighting is above Dice with cross-entropy, each at its best rate": "yes",
+    }
+    assert observe_predictions(cells, "") == []
+
+
+def test_other_classes_come_back(tmp_path):
+    labels = label_set("mine", {"heart": {}, "Lung, left": {}})
+    write_run(tmp_path / "sweep", "uniform", 0.001, scores(0.5, classes=3), labels=labels)
+    write_archive(tmp_path / "scores.csv.gz", read_grid(tmp_path / "sweep").cells)
+    again = read_archive(tmp_path / "scores.csv.gz")
+    assert again.labels.names == ("background", "heart", "lung_left")
+    assert np.isfinite(again.cells[-1].matrix()["heart"]).all()
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda table: table.drop(columns="seed"), "no column seed"),
+        (lambda table: table[:0], "no rows"),
+        (lambda table: table.assign(dice=1.5), "a dice out of range"),
+        (lambda table: pd.concat([table, table[:1]]), "a score twice"),
+        (lambda table: table[1:], "a case without all 8 classes"),
+        (lambda table: table.replace({"name": {"liver": "lever"}, "label": {3: 9}}), "classes and their indices"),
+    ],
+)
+def test_what_is_no_such_table_is_refused_in_a_line(sweep, tmp_path, damage, told):
+    file = tmp_path / "scores.csv.gz"
+    file.write_bytes(gzip.compress(damage(archive_table(read_grid(sweep).cells)).to_csv(index=False).encode()))
+    with pytest.raises(InputError, match=rf"^sweep=.*scores\.csv\.gz: no table of scores \({told}.*expected"):
+        read_archive(file)
+
+
+def test_damaged_files_are_refused_in_a_line(sweep, tmp_path):
+    file = tmp_path / "scores.csv.gz"
+    write_archive(file, read_grid(sweep).cells)
+    for content in (file.read_bytes()[:2000], b"", b"\x1f\x8bnot", gzip.compress(b"\xff\xfe\x00")):
+        file.write_bytes(content)
+        with pytest.raises(InputError, match=r"no table of scores \(.*expected a report's"):
+            read_archive(file)
