@@ -86,7 +86,7 @@ def report(config: DictConfig) -> Path:
                 weighting_figure(loss, shown).savefig(path, dpi=200)
     ranks = ranking(cells, pairs)
     states = [f"{cell.name}: {cell.states}" for cell in cells]
-    lines = {"Ranking": ranks, "Ensembles": [one.told for one in ensembles], "Notes": notes, "Cells": states}
+    lines = {"Ensembles": [one.told for one in ensembles], "Notes": notes}
     tables = table, pairs, rates, variances, together
     beside = {PRINTED: observe_printed()} if claims else {}
     _write(folder / "index.html", page_html(cells, *tables, lines, claims | beside, predictions, pictures))

@@ -19,6 +19,8 @@ from lightning_dice.paper.grid import Cell
 from lightning_dice.paper.interactive import interactive_figures
 from lightning_dice.paper.observations import Observation
 from lightning_dice.paper.segmentations import organ_means
+from lightning_dice.paper.statistics import ORGANS_MEAN
+from lightning_dice.paper.table1 import MEAN_ROWS, ORGAN_ROWS
 from lightning_dice.pictures.slices import SOFT_TISSUE_HU, Pictured
 from lightning_dice.pictures.surfaces import surfaces_of
 
@@ -73,7 +75,7 @@ def page_html(
         rates: `rates.rate_lines`.
         variances: `variance.variance_table`.
         ensembles: `ensembles.ensemble_table`.
-        lines: paragraphs of text by their heading: the summary, the ranking, the notes.
+        lines: paragraphs of text by their heading, as the notes.
         claims: the paper's, as observed on our cells by their further settings, and on PRINTED; none of a grid of
             other classes than the paper's.
         predictions: likewise.
@@ -86,6 +88,7 @@ def page_html(
         "figures": {name: json.loads(figure.to_json()) for name, figure in figures.items()},
     }
     parts = {
+        "RANKING": _ranking(table),
         "SUMMARY": "".join(
             f"<h3>{html.escape(title)}</h3><ul>{''.join(f'<li>{html.escape(line)}</li>' for line in said)}</ul>"
             for title, said in lines.items()
@@ -152,12 +155,28 @@ def _meshes(label: np.ndarray, shown: Pictured) -> list[dict[str, Any]]:
     return traces
 
 
+def _ranking(table: pd.DataFrame) -> str:
+    """A row per cell with scores, the best first."""
+    means = table[table["row"] == ORGANS_MEAN].dropna(subset="dice").sort_values("dice", ascending=False)
+    rows = "".join(
+        f"<tr><th scope='row'>{html.escape(row.cell)}</th><td>{row.dice:.1f}</td>"
+        f"<td>{'–' if np.isnan(row.low) else f'{row.low:.1f} to {row.high:.1f}'}</td>"
+        f"<td>{row.seeds:.0f}</td><td>{row.cases:.0f}</td></tr>"
+        for row in means.itertuples()
+    )
+    titles = "cell", "mean organ Dice in percent", "95 % interval", "seeds", "test cases"
+    head = "".join(f"<th>{title}</th>" for title in titles)
+    made = f"<div class='wide'><table id='ranking'><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+    return f"<h3>Ranking</h3>{made}" if rows else ""
+
+
 def _table(table: pd.DataFrame) -> str:
     """Rows of Table 1, a column per cell: ours, its interval, the printed value and the difference."""
     cells = table["cell"].unique()
     head = "".join(f'<th scope="col"><button>{html.escape(cell)}</button></th>' for cell in cells)
     best = table.groupby("row")["dice"].max().round(1)
-    body = []
+    classes: list[str] = []
+    averages: list[str] = []  # sorting leaves them below the classes
     for row, values in table.groupby("row", sort=False):
         by_cell = {value.cell: value for value in values.itertuples()}
         columns = []
@@ -174,9 +193,11 @@ def _table(table: pd.DataFrame) -> str:
             columns.append(
                 f'<td data-value="{value.dice}">{own}{interval}{printed}{"</small>" if printed else ""}</td>'
             )
+        body = averages if row in (*MEAN_ROWS, *ORGAN_ROWS) else classes
         body.append(f'<tr><th scope="row">{html.escape(row)}</th>{"".join(columns)}</tr>')
     first = '<th scope="col"><button>class</button></th>'
-    return f"<table id='table1'><thead><tr>{first}{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    bodies = "".join(f"<tbody>{''.join(body)}</tbody>" for body in (classes, averages))
+    return f"<table id='table1'><thead><tr>{first}{head}</tr></thead>{bodies}</table>"
 
 
 def _observed(introduction: str, columns: Mapping[str, Sequence[Observation]]) -> str:
