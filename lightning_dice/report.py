@@ -34,6 +34,7 @@ from lightning_dice.runs import write_table
 from lightning_dice.settings import ReportSettings
 from lightning_dice.validation import checked
 
+MOST_PICTURED = 100  # predictions in figures and page
 WIDEST = 60_000  # pixels that matplotlib can draw side by side
 
 
@@ -85,7 +86,7 @@ def report(config: DictConfig) -> Path:
                 weighting_figure(loss, shown).savefig(path, dpi=200)
     ranks = ranking(cells, pairs)
     states = [f"{cell.name}: {cell.states}" for cell in cells]
-    lines = {"Cells": states, "Ranking": ranks, "Ensembles": [one.told for one in ensembles], "Notes": notes}
+    lines = {"Ensembles": [one.told for one in ensembles], "Notes": notes}
     tables = table, pairs, rates, variances, together
     beside = {PRINTED: observe_printed()} if claims else {}
     _write(folder / "index.html", page_html(cells, *tables, lines, claims | beside, predictions, pictures))
@@ -112,18 +113,25 @@ def _claims(cells: Sequence[Cell]) -> tuple[dict[str, list[Observation]], dict[s
 
 def _pictures(cells: Sequence[Cell]) -> tuple[dict[str, dict[str, Pictured]], list[str]]:
     """By case and cell, those that figures and page show: a typical case and each cell's worst; and what is missing."""
-    wanted = [typical_case(cells), *(case for cases in worst_cases(cells).values() for case in cases)]
+    worst, typical = worst_cases(cells), typical_case(cells)
+    first = [(typical, cell.name) for cell in cells if typical]
+    own_worst = [(case, name) for name, own in worst.items() for case in own]
+    others = [(case, cell.name) for own in worst.values() for case in own for cell in cells]
+    scored = {cell.name: (cell, set(cell.scores["case"])) for cell in cells if cell.finished}
+    ordered = dict.fromkeys([*first, *own_worst, *others])
+    wanted = [(case, name) for case, name in ordered if name in scored and case in scored[name][1]]
     pictures: dict[str, dict[str, Pictured]] = {}
     missing: dict[tuple[str, str], list[str]] = {}  # cases by cell and reason
-    for case in dict.fromkeys(case for case in wanted if case):
-        for cell in cells:
-            if cell.finished and case in set(cell.scores["case"]):
-                found = picture(cell, case)
-                if isinstance(found, str):
-                    missing.setdefault((cell.name, found), []).append(case)
-                else:
-                    pictures.setdefault(case, {})[cell.name] = found
-    return pictures, [f"{name}: no picture of {', '.join(own)} ({why})" for (name, why), own in missing.items()]
+    for case, name in wanted[:MOST_PICTURED]:
+        found = picture(scored[name][0], case)
+        if isinstance(found, str):
+            missing.setdefault((name, found), []).append(case)
+        else:
+            pictures.setdefault(case, {})[name] = found
+    left_out = len(wanted) - MOST_PICTURED
+    remarks = [f"{left_out} of {len(wanted)} predictions are not pictured, to keep the page small."] * (left_out > 0)
+    remarks += [f"{name}: no picture of {', '.join(own)} ({why})" for (name, why), own in missing.items()]
+    return pictures, remarks
 
 
 def _write(file: Path, text: str) -> None:

@@ -28,7 +28,7 @@ from lightning_dice.paper.table1 import grid_table
 from lightning_dice.paper.variance import variance_table
 from lightning_dice.pictures import surfaces
 from lightning_dice.pictures.slices import Pictured
-from lightning_dice.report import report
+from lightning_dice.report import _pictures, report
 from tests.conftest import write_nifti
 from tests.grids import PAPER, write_pictures, write_run
 
@@ -221,6 +221,15 @@ def test_a_prediction_that_cannot_be_shown_is_told_and_its_scores_count(tmp_path
     assert told.startswith(f"{run.prediction('002')}: broken (")
     assert isinstance(picture(cell, "001"), Pictured)
     assert [state.state for state in read_grid(tmp_path).cells[0].finished] == ["done"]
+
+
+def test_the_predictions_pictured_are_capped(tmp_path, monkeypatch):
+    for loss in ("uniform", "simple"):
+        write_pictures(write_run(tmp_path, loss, 0.001, cases_around([50] * 8)), tmp_path / "store", CASES)
+    monkeypatch.setattr("lightning_dice.report.MOST_PICTURED", 3)
+    pictures, remarks = _pictures(read_grid(tmp_path).cells)
+    assert sum(map(len, pictures.values())) == 3
+    assert remarks == ["3 of 6 predictions are not pictured, to keep the page small."]  # typical and two worst, twice
 
 
 def test_what_pictures_are_made_of_may_be_missing_or_broken(tmp_path):

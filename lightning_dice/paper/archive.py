@@ -12,7 +12,7 @@ from lightning_dice.data.labels import LabelSet, label_set
 from lightning_dice.errors import InputError
 from lightning_dice.paper.grid import Cell, Grid, papers_cells
 from lightning_dice.paper.stored import HIGHEST, StoredRun
-from lightning_dice.runs import Run
+from lightning_dice.runs import Run, metric_columns
 
 ARCHIVE = "scores.csv.gz"
 DECIMALS = {"dice": 5, "hd95_mm": 2, "surface_dice": 4, "lost": 3}  # Jaccard follows from Dice
@@ -89,5 +89,5 @@ def _run(rows: pd.DataFrame, labels: LabelSet) -> StoredRun:
     lost = rows.dropna(subset="lost").drop_duplicates("name").set_index("name")["lost"].to_dict()
     config = {"seed": int(first["seed"]), "optim": {"lr": float(first["lr"])}}
     folder = Path(f"loss={first['loss']},lr={first['lr']:g},seed={first['seed']}")
-    metrics = pd.DataFrame(columns=["step"], dtype=float)
+    metrics = pd.DataFrame(columns=metric_columns(labels.names), dtype=float)
     return StoredRun(Run(folder), config, labels, first["data"], True, metrics, scores, lost, {})

@@ -19,12 +19,15 @@ from lightning_dice.paper.grid import Cell
 from lightning_dice.paper.interactive import interactive_figures
 from lightning_dice.paper.observations import Observation
 from lightning_dice.paper.segmentations import organ_means
+from lightning_dice.paper.statistics import ORGANS_MEAN
+from lightning_dice.paper.table1 import MEAN_ROWS, ORGAN_ROWS
 from lightning_dice.pictures.slices import SOFT_TISSUE_HU, Pictured
 from lightning_dice.pictures.surfaces import surfaces_of
 
 TEMPLATE = Path(__file__).with_name("page.html")
 WORST = 2  # cases per cell that the page lists
-KEEP_TRIANGLES = 0.35  # of the surfaces in the 3D view
+KEEP_TRIANGLES = 0.25  # of the surfaces in the 3D view
+STEP_MM = 0.1  # of their vertices
 PRINTED = "Table 1, by its means alone"
 BELOW = "; below them the paper's value and ours minus it"
 CLAIMS = """<h3>The paper's claims</h3>
@@ -72,7 +75,7 @@ def page_html(
         rates: `rates.rate_lines`.
         variances: `variance.variance_table`.
         ensembles: `ensembles.ensemble_table`.
-        lines: paragraphs of text by their heading: the summary, the ranking, the notes.
+        lines: paragraphs of text by their heading, as the notes.
         claims: the paper's, as observed on our cells by their further settings, and on PRINTED; none of a grid of
             other classes than the paper's.
         predictions: likewise.
@@ -85,6 +88,7 @@ def page_html(
         "figures": {name: json.loads(figure.to_json()) for name, figure in figures.items()},
     }
     parts = {
+        "RANKING": _ranking(table),
         "SUMMARY": "".join(
             f"<h3>{html.escape(title)}</h3><ul>{''.join(f'<li>{html.escape(line)}</li>' for line in said)}</ul>"
             for title, said in lines.items()
@@ -98,7 +102,7 @@ def page_html(
         "VARIANCE": _variance(variances.dropna(subset="sd_seeds")),
         "WORST": _worst(cells, pictures),
         "CELLS": "".join(map(_cell, cells)),
-        "PLOTLY": get_plotlyjs(),
+        "PLOTLY": _packed(get_plotlyjs().encode()),
         "DATA": str(htmlsafe_json_dumps(data)),
     }
     return PLACEHOLDER.sub(lambda found: parts[found[1]], TEMPLATE.read_text(encoding="utf-8"))
@@ -120,28 +124,50 @@ def _case(by_cell: Mapping[str, Pictured]) -> dict[str, Any]:
     return {
         "shape": first.hu.shape,
         "spacing": first.spacing_mm,
-        "ct": _packed(ct),
-        "labels": {name: _packed(label.astype(np.uint8)) for name, label in labels.items()},
-        "surfaces": {name: _meshes(label, first) for name, label in labels.items()},
+        "ct": _packed_volume(ct),
+        "labels": {name: _packed_volume(label.astype(np.uint8)) for name, label in labels.items()},
+        "surfaces": {name: _packed(json.dumps(_meshes(label, first)).encode()) for name, label in labels.items()},
     }
 
 
-def _packed(volume: np.ndarray) -> str:
+def _packed_volume(volume: np.ndarray) -> str:
     """uint8 (X, Y, Z) in RAS+ as slices from the feet, rows from the front, columns from the patient's right."""
     slices = np.ascontiguousarray(volume[::-1, ::-1].transpose(2, 1, 0))  # (Z, Y, X)
-    return base64.b64encode(gzip.compress(slices.tobytes(), mtime=0)).decode()
+    return _packed(slices.tobytes())
+
+
+def _packed(content: bytes) -> str:
+    """gzip in base64, which the page unpacks when it needs the content."""
+    return base64.b64encode(gzip.compress(content, mtime=0)).decode()
 
 
 def _meshes(label: np.ndarray, shown: Pictured) -> list[dict[str, Any]]:
+    """Plotly's traces of the surfaces, with vertices in steps of `STEP_MM`."""
     traces = []
     for surface in surfaces_of(label, shown.labels, shown.spacing_mm, KEEP_TRIANGLES):
         corners = dict(zip("ijk", surface.triangles.T, strict=True))
-        places = dict(zip("xyz", surface.vertices.T, strict=True))
+        rounded = np.round(surface.vertices / STEP_MM) * STEP_MM
+        places = dict(zip("xyz", rounded.astype(np.float32).T, strict=True))
         organ = surface.organ
         mesh = go.Mesh3d(**places, **corners, name=organ.name, color=organ.colour, hoverinfo="name")
         mesh.update(opacity=organ.opacity, showlegend=True, flatshading=False)
-        traces.append(json.loads(go.Figure(mesh).to_json())["data"][0])
+        traces.append(json.loads(mesh.to_json()))
     return traces
+
+
+def _ranking(table: pd.DataFrame) -> str:
+    """A row per cell with scores, the best first."""
+    means = table[table["row"] == ORGANS_MEAN].dropna(subset="dice").sort_values("dice", ascending=False)
+    rows = "".join(
+        f"<tr><th scope='row'>{html.escape(row.cell)}</th><td>{row.dice:.1f}</td>"
+        f"<td>{'–' if np.isnan(row.low) else f'{row.low:.1f} to {row.high:.1f}'}</td>"
+        f"<td>{row.seeds:.0f}</td><td>{row.cases:.0f}</td></tr>"
+        for row in means.itertuples()
+    )
+    titles = "cell", "mean organ Dice in percent", "95 % interval", "seeds", "test cases"
+    head = "".join(f"<th>{title}</th>" for title in titles)
+    made = f"<div class='wide'><table id='ranking'><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+    return f"<h3>Ranking</h3>{made}" if rows else ""
 
 
 def _table(table: pd.DataFrame) -> str:
@@ -149,7 +175,8 @@ def _table(table: pd.DataFrame) -> str:
     cells = table["cell"].unique()
     head = "".join(f'<th scope="col"><button>{html.escape(cell)}</button></th>' for cell in cells)
     best = table.groupby("row")["dice"].max().round(1)
-    body = []
+    classes: list[str] = []
+    averages: list[str] = []  # sorting leaves them below the classes
     for row, values in table.groupby("row", sort=False):
         by_cell = {value.cell: value for value in values.itertuples()}
         columns = []
@@ -166,9 +193,11 @@ def _table(table: pd.DataFrame) -> str:
             columns.append(
                 f'<td data-value="{value.dice}">{own}{interval}{printed}{"</small>" if printed else ""}</td>'
             )
+        body = averages if row in (*MEAN_ROWS, *ORGAN_ROWS) else classes
         body.append(f'<tr><th scope="row">{html.escape(row)}</th>{"".join(columns)}</tr>')
     first = '<th scope="col"><button>class</button></th>'
-    return f"<table id='table1'><thead><tr>{first}{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    bodies = "".join(f"<tbody>{''.join(body)}</tbody>" for body in (classes, averages))
+    return f"<table id='table1'><thead><tr>{first}{head}</tr></thead>{bodies}</table>"
 
 
 def _observed(introduction: str, columns: Mapping[str, Sequence[Observation]]) -> str:
