@@ -16,7 +16,7 @@ from lightning_dice.errors import InputError
 from lightning_dice.files import atomic_write
 from lightning_dice.paper.archive import ARCHIVE, read_archive, write_archive
 from lightning_dice.paper.ensembles import ensemble_lines, ensemble_table, read_ensembles
-from lightning_dice.paper.figure1 import grid_curves
+from lightning_dice.paper.figure1 import grid_curves, has_curves
 from lightning_dice.paper.grid import Cell, is_papers, read_grid
 from lightning_dice.paper.observations import Observation, observe, observe_printed
 from lightning_dice.paper.page import PRINTED, page_html, worst_cases
@@ -73,7 +73,8 @@ def report(config: DictConfig) -> Path:
         write_archive(path, cells)
     if len(together):
         write_table(folder / "ensembles.csv", together)
-    figures = {"figure1": grid_curves(cells), **({"rates": rates_figure(rates)} if rates else {})}
+    figures = {"figure1": grid_curves(cells)} if has_curves(cells) else {}
+    figures |= {"rates": rates_figure(rates)} if rates else {}
     for (name, figure), ending in itertools.product(figures.items(), ("png", "svg")):
         with atomic_write(folder / f"{name}.{ending}") as path:
             figure.savefig(path, dpi=min(200, WIDEST // figure.get_figwidth()))

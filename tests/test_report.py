@@ -70,10 +70,10 @@ def test_a_report_is_these_files(reported):
     ]  # fmt: skip
 
 
-def test_the_scores_alone_give_the_report_but_its_pictures(reported, tmp_path):
+def test_the_scores_alone_give_the_report_but_its_curves_and_pictures(reported, tmp_path):
     folder = make_report(reported / "scores.csv.gz", f"output={tmp_path}")
     assert {path.name for path in reported.iterdir()} - {path.name for path in folder.iterdir()} == {
-        "figure2.png", "figure3.png", "figure4.png",
+        "figure1.png", "figure1.svg", "figure2.png", "figure3.png", "figure4.png",
     }  # fmt: skip
     ours, again = (pd.read_csv(path / "table1.csv") for path in (reported, folder))
     pd.testing.assert_frame_equal(again, ours, atol=1e-2, check_dtype=False)

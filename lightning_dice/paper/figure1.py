@@ -48,6 +48,11 @@ def grid_curves(cells: Sequence[Cell]) -> Figure:
     return figure
 
 
+def has_curves(cells: Sequence[Cell]) -> bool:
+    """Scores that were read from a report's archive have none."""
+    return any(len(run.metrics) for cell in cells for run in cell.runs)
+
+
 def mean_curves(cell: Cell) -> tuple[pd.DataFrame, list[pd.DataFrame]]:
     """The mean of the curves of a cell's finished seeds, or of all until one is finished; and, if they are several,
     those of each seed. Tables as a run's `metrics.csv`; the cell has at least one run."""

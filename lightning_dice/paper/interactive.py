@@ -9,7 +9,7 @@ from plotly.colors import qualitative
 from plotly.subplots import make_subplots
 
 from lightning_dice.data.labels import BACKGROUND_NAME
-from lightning_dice.paper.figure1 import mean_curves
+from lightning_dice.paper.figure1 import has_curves, mean_curves
 from lightning_dice.paper.grid import Cell
 from lightning_dice.paper.intervals import SIGNIFICANT
 from lightning_dice.paper.published import TABLE1
@@ -36,8 +36,9 @@ def interactive_figures(
         pairs: `statistics.compare_cells`.
         rates: `rates.rate_lines`; without any there is no figure of them.
     """
-    figures = {"curves": _curves(cells), "distributions": _distributions(cells), "matrix": matrix_figure(pairs)}
-    return figures | ({"rates": _rates(rates)} if rates else {})
+    figures = {"distributions": _distributions(cells), "matrix": matrix_figure(pairs)}
+    figures |= {"rates": _rates(rates)} if rates else {}
+    return figures | ({"curves": _curves(cells)} if has_curves(cells) else {})
 
 
 def matrix_figure(pairs: pd.DataFrame) -> go.Figure:
