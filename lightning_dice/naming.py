@@ -98,7 +98,7 @@ def grid_settings(config: dict[str, Any]) -> dict[str, str | int | float]:
         "loss": loss_name(config["loss"]),
         "optim.lr": config["optim"]["lr"],
         "seed": config["seed"],
-        "prior": setting_text(bool(config.get("prior"))),
+        "prior": setting_text(config.get("prior") or False),
         **groups,
         "labels": config["labels"]["name"],
         "data": config["data"]["name"],

@@ -101,6 +101,7 @@ def test_other_classes_come_back(tmp_path):
         (lambda table: table[:0], "no rows"),
         (lambda table: table.assign(dice=1.5), "a dice out of range"),
         (lambda table: pd.concat([table, table[:1]]), "a score twice"),
+        (lambda table: table.assign(data=table["seed"].map("fingerprint {}".format)), "seeds of one cell on different"),
         (lambda table: table[1:], "a case without all 8 classes"),
         (lambda table: table.replace({"name": {"liver": "lever"}, "label": {3: 9}}), "classes and their indices"),
     ],

@@ -9,7 +9,7 @@ import pytest
 
 from lightning_dice.build import settle
 from lightning_dice.config import config_folder, plain
-from lightning_dice.naming import flat, run_folder
+from lightning_dice.naming import flat, grid_settings, run_folder
 from tests.test_config import composed
 
 CELL = "loss=simple,lr=0.01,seed=0"
@@ -220,3 +220,8 @@ command("train")
     asked = [sys.executable, "-c", code, "experiment=demo", "name=mine", "loss=square", "loss.smooth=1"]
     said = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=100).stdout
     assert said == "runs/phantom/mine/loss=square,lr=0.001,seed=0,loss.smooth=1\n"
+
+
+@pytest.mark.parametrize(("typed", "told"), [((), "false"), (("prior=true",), "true"), (("prior=half",), "half")])
+def test_runs_of_a_grid_are_compared_by_their_starts(typed, told):
+    assert grid_settings(plain(composed("train", *typed)))["prior"] == told

@@ -60,6 +60,8 @@ def read_archive(file: Path) -> Grid:
                 raise ValueError(f"a {score} out of range")
         if table.duplicated(["loss", "lr", "variant", "seed", "case", "label"]).any():
             raise ValueError("a score twice")
+        if (table.groupby(["loss", "lr", "variant"])["data"].nunique() > 1).any():
+            raise ValueError("seeds of one cell on different data")
         labels = _labels(table)
         cells = papers_cells(labels)
         for (loss, lr, variant), rows in table.groupby(["loss", "lr", "variant"], sort=False):

@@ -42,7 +42,7 @@ def _predictions(cells: Mapping[tuple[str, float, str], Cell], start: str) -> di
         return (Part(text, {one: 1, other: -1}),)
 
     claims = {
-        f"{loss} still grows at twice the iterations, at {HIGH:g}": more(
+        f"twice the study's iterations ({TWICE}) help {loss} at {HIGH:g}": more(
             "gain", key(loss, HIGH, TWICE), key(loss, HIGH)
         )
         for loss in ("simple", "square")
