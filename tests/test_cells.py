@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 
 from lightning_dice.config import plain
 from lightning_dice.naming import run_folder
-from lightning_dice.paper.grid import FolderName, read_grid
+from lightning_dice.paper.folder_names import FolderName
+from lightning_dice.paper.grid import read_grid
 from lightning_dice.paper.published import TABLE1
 from lightning_dice.paper.remarks import remarks_on
 from lightning_dice.paper.statistics import compare_cells

@@ -32,9 +32,9 @@ PRINTED = "Table 1, by its means alone"
 BELOW = "; below them the paper's value and ours minus it"
 CLAIMS = """<h3>The paper's claims</h3>
 <p>Differences of AVG in points, with 95 % intervals over seeds and patients. A claim holds, or does not, if tests over
-seeds and patients say so, with a chance of 5 % for any wrong answer among the four (Holm's correction); else it is
-undecided, as it is with one seed per cell. Its probability is the share of Student's t distribution about what was
-measured that agrees with it; of a claim of several parts it is that of the least probable one, and an upper bound. It
+seeds and patients say so, with a chance of 5 % for any wrong answer among a column's claims (Holm's correction); else
+it is undecided, as it is with one seed per cell. Its probability is the share of Student's t distribution about what
+was measured that agrees with it; of a claim of several parts it is that of the least probable one, and an upper bound. It
 takes for granted that weightings differ by any amount alike before one looks. The printed table is of one seed and has
 no intervals: it shows a direction only.</p>"""
 PREDICTIONS = """<h3>What the paper predicts, and rivals</h3>
@@ -94,7 +94,7 @@ def page_html(
             for title, said in lines.items()
             if said
         ),
-        "CLAIMS": _observed(CLAIMS, claims) + _observed(PREDICTIONS, predictions),
+        "CLAIMS": _observed(CLAIMS, "claims", claims) + _observed(PREDICTIONS, "predictions", predictions),
         "PRINTED": BELOW if table["printed"].notna().any() else "",
         "TABLE": _table(table),
         "ENSEMBLES": _ensembles(ensembles, cells[0].labels.names),
@@ -155,19 +155,32 @@ def _meshes(label: np.ndarray, shown: Pictured) -> list[dict[str, Any]]:
     return traces
 
 
+def _framed(introduction: str, name: str, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table below its introduction; nothing without rows.
+
+    Args:
+        name: its id.
+        titles: of the columns, as text.
+        rows: HTML of their cells, of which the first is the row's head.
+    """
+    head = "".join(f"<th>{html.escape(title)}</th>" for title in titles)
+    body = "".join(
+        f"<tr><th scope='row'>{first}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+        for first, *cells in rows
+    )
+    table = f"<table id='{name}'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f"{introduction}<div class='wide'>{table}</div>" if rows else ""
+
+
 def _ranking(table: pd.DataFrame) -> str:
     """A row per cell with scores, the best first."""
     means = table[table["row"] == ORGANS_MEAN].dropna(subset="dice").sort_values("dice", ascending=False)
-    rows = "".join(
-        f"<tr><th scope='row'>{html.escape(row.cell)}</th><td>{row.dice:.1f}</td>"
-        f"<td>{'–' if np.isnan(row.low) else f'{row.low:.1f} to {row.high:.1f}'}</td>"
-        f"<td>{row.seeds:.0f}</td><td>{row.cases:.0f}</td></tr>"
-        for row in means.itertuples()
-    )
+    rows = []
+    for row in means.itertuples():
+        interval = "–" if np.isnan(row.low) else f"{row.low:.1f} to {row.high:.1f}"
+        rows.append((html.escape(row.cell), f"{row.dice:.1f}", interval, f"{row.seeds:.0f}", f"{row.cases:.0f}"))
     titles = "cell", "mean organ Dice in percent", "95 % interval", "seeds", "test cases"
-    head = "".join(f"<th>{title}</th>" for title in titles)
-    made = f"<div class='wide'><table id='ranking'><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
-    return f"<h3>Ranking</h3>{made}" if rows else ""
+    return _framed("<h3>Ranking</h3>", "ranking", titles, rows)
 
 
 def _table(table: pd.DataFrame) -> str:
@@ -200,47 +213,41 @@ def _table(table: pd.DataFrame) -> str:
     return f"<table id='table1'><thead><tr>{first}{head}</tr></thead>{bodies}</table>"
 
 
-def _observed(introduction: str, columns: Mapping[str, Sequence[Observation]]) -> str:
+def _observed(introduction: str, name: str, columns: Mapping[str, Sequence[Observation]]) -> str:
     """A row per claim, a column per further settings of the cells; nothing without any."""
-    by_claim = {claim: "" for found in columns.values() for claim in (one.claim for one in found)}
-    for claim in by_claim:
-        for found in columns.values():
-            texts = [
-                f"<b>{one.told}</b><small>{html.escape(one.figures)}</small>" for one in found if one.claim == claim
-            ]
-            by_claim[claim] += f"<td>{''.join(texts)}</td>"
-    rows = "".join(f"<tr><th scope='row'>{html.escape(claim)}</th>{cells}</tr>" for claim, cells in by_claim.items())
-    head = "".join(f"<th>{html.escape(name) or 'here'}</th>" for name in columns)
-    table = f"<div class='wide'><table><thead><tr><th>claim</th>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
-    return f"{introduction}{table}" if rows else ""
+    claims = dict.fromkeys(one.claim for found in columns.values() for one in found)
+    texts = {
+        (one.claim, column): f"<b>{one.told}</b><small>{html.escape(one.figures)}</small>"
+        for column, found in columns.items()
+        for one in found
+    }
+    rows = [[html.escape(claim), *(texts.get((claim, column), "") for column in columns)] for claim in claims]
+    return _framed(introduction, name, ["claim", *(column or "here" for column in columns)], rows)
 
 
 def _variance(variances: pd.DataFrame) -> str:
     """A row per cell with several seeds; nothing without any."""
-    rows = "".join(
-        f"<tr><th scope='row'>{html.escape(row.cell)}</th><td>{row.sd_seeds:.1f}</td><td>{row.sd_patients:.1f}</td>"
-        f"<td>{row.sd_residual:.1f}</td><td>{html.escape(row.seed_means)}</td></tr>"
+    rows = [
+        (
+            html.escape(row.cell),
+            *(f"{value:.1f}" for value in (row.sd_seeds, row.sd_patients, row.sd_residual)),
+            html.escape(row.seed_means),
+        )
         for row in variances.itertuples()
-    )
+    ]
     titles = "cell", "between seeds", "between patients", "residual", "mean organ Dice in percent"
-    head = "".join(f"<th>{title}</th>" for title in titles)
-    table = f"<div class='wide'><table id='variance'><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
-    return f"{VARIANCE}{table}" if rows else ""
+    return _framed(VARIANCE, "variance", titles, rows)
 
 
 def _ensembles(table: pd.DataFrame, classes: Sequence[str]) -> str:
     """A row per ensemble and cell; nothing without an ensemble."""
-    rows = ""
+    rows = []
     for row in table.to_dict("records"):
         mean = f"{row['AVG organs']:.1f}<small>{row['low']:.1f} to {row['high']:.1f}</small>"
         more = f"{row['difference']:+.1f}<small>{row['difference_low']:+.1f} to {row['difference_high']:+.1f}</small>"
-        values = [f"{row[name]:.1f}" for name in classes]
-        cells = "".join(f"<td>{value}</td>" for value in [mean, "" if np.isnan(row["difference"]) else more, *values])
-        rows += f"<tr><th scope='row'>{html.escape(row['name'])}</th>{cells}</tr>"
-    titles = "", "AVG organs", "added", *classes
-    head = "".join(f"<th>{html.escape(title)}</th>" for title in titles)
-    made = f"<div class='wide'><table id='ensembles'><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
-    return f"{ENSEMBLES}{made}" if rows else ""
+        added = "" if np.isnan(row["difference"]) else more
+        rows.append([html.escape(row["name"]), mean, added, *(f"{row[name]:.1f}" for name in classes)])
+    return _framed(ENSEMBLES, "ensembles", ("", "AVG organs", "added", *classes), rows)
 
 
 def _worst(cells: Sequence[Cell], pictures: Pictures) -> str:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from lightning_dice.data.labels import told_names
-from lightning_dice.paper.grid import DIGEST, Cell, Grid, differing, is_papers
+from lightning_dice.paper.folder_names import DIGEST
+from lightning_dice.paper.grid import Cell, Grid, differing, is_papers
 from lightning_dice.paper.observations import ONE_SEED
 from lightning_dice.paper.statistics import LEAST_CASES, ORGANS_MEAN, smallest_p
 from lightning_dice.pictures.escaping import one_line
