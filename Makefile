@@ -40,7 +40,7 @@ answer: .venv/installed  ## the study's answer from the scores in this repositor
 	$(RUN).report sweep=.github/study/scores.csv.gz output=runs/answer
 
 gpu: .venv/installed  ## on a CUDA device: its tests, the benchmark, the paper's grid with and without the prior; goes on where it stopped
-	$(BIN)/python -m pytest -q -m gpu
+	$(BIN)/python -m pytest -q -m gpu tests/test_gpu.py
 	test -f $(OUT)/benchmark.json || $(RUN).benchmark compare=true output=$(OUT)/benchmark.json $(SCALE)
 	$(RUN).train +sweep=grid prior=false,half output_dir=$(OUT) name=grid $(SCALE)
 	$(RUN).report sweep=$(OUT)/phantom/grid

@@ -4,11 +4,10 @@ import shutil
 
 import pandas as pd
 import pytest
-import pytorch_lightning as pl
 import torch
 
 from lightning_dice import build
-from lightning_dice.build import build_datamodule, build_module, build_trainer
+from lightning_dice.build import build_datamodule, build_module
 from lightning_dice.network import UNet3D
 from lightning_dice.train import train
 from tests.test_train import config_of
@@ -65,24 +64,3 @@ def test_on_a_gpu_the_optimiser_is_fused_unless_told_otherwise(monkeypatch, nnun
     assert not build_module(config, data).configure_optimizers().defaults["fused"]
     monkeypatch.setattr(build, "uses_gpu", lambda accelerator: True)
     assert build_module(config, data).configure_optimizers().defaults["fused"] is fused
-
-
-class Strict(pl.Callback):
-    """Any operation that waits for the GPU is an error, from the fourth to the last step but one."""
-
-    def on_train_batch_start(self, trainer, module, batch, batch_idx):
-        torch.cuda.set_sync_debug_mode("error" if 3 <= batch_idx < STEPS - 1 else "default")
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_no_step_between_two_points_of_the_curves_waits_for_the_gpu(nnunet_root, tmp_path):
-    config = config_of(
-        tmp_path, nnunet_root, "trainer.accelerator=cuda", "trainer.precision=auto", f"trainer.max_steps={STEPS}",
-        f"trainer.log_every_n_steps={STEPS}",
-    )  # fmt: skip
-    data = build_datamodule(config)
-    data.setup()
-    trainer = build_trainer(config, callbacks=[Strict()], logger=False, enable_checkpointing=False, limit_val_batches=0)
-    trainer.fit(build_module(config, data), datamodule=data)
-    assert trainer.global_step == STEPS

@@ -348,15 +348,6 @@ def test_a_network_is_scored_on_the_classes_that_it_shares_with_the_data(finishe
     assert (scores.loc[scores["name"] == "spleen", ["voxels_true", "voxels_pred"]] == 0).all(axis=None)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_gpu_trains_the_same_way(finished, nnunet_root, tmp_path):
-    run = train(config_of(tmp_path, nnunet_root, "trainer.accelerator=cuda"))
-    losses = [pd.read_csv(r.metrics)["train/loss"].dropna().to_numpy() for r in (run, finished)]
-    assert np.allclose(*losses, rtol=0.05)
-    assert json.loads(run.summary.read_text())["peak_device_memory_gb"] > 0
-
-
 def test_batches_reach_the_module_as_the_datamodule_draws_them(nnunet_root, tmp_path):
     """Two modules of data with other numbers of workers give a trainer the same patients in the same order."""
     from lightning_dice.build import build_datamodule
