@@ -57,7 +57,7 @@ def scaled(command: str) -> list[str]:
 
 def test_the_commands_of_readme_run_one_after_the_other(desk):
     python = [shlex.join(shlex.split(command)) for command in COMMANDS if command.startswith("python -m ")]
-    assert len(python) == 21
+    assert len(python) == 22
     # What the evaluation needs is the demo's run, which README gets from `make demo`.
     demo = "python -m lightning_dice.train experiment=demo loss=simple optim.lr=0.01"
     environment = os.environ | {"LIGHTNING_DICE_CACHE": str(desk / "cache"), "CUDA_VISIBLE_DEVICES": ""}
@@ -79,6 +79,7 @@ def test_the_commands_of_readme_run_one_after_the_other(desk):
     assert sorted(path.name for path in evaluated.iterdir()) == ["phantom,last", "totalsegmentator,last"]
     (together,) = (desk / "runs/phantom/smoke/evaluate").iterdir()
     assert together.name.startswith("phantom,last,combine=organs,runs=")
+    assert (desk / "labels.nii.gz").is_file()  # of the first screen
     assert {path.name for path in (desk / "LABELS").iterdir()} == {
         "SCAN.nii.gz", "SCAN.png", "DICOM.nii.gz", "DICOM.seg.dcm", "volumes.csv", "findings.csv",
     }  # fmt: skip
@@ -101,9 +102,29 @@ def test_readmes_python_runs(desk):
 
 
 def test_pictures_and_files_that_readme_shows_are_there():
-    links = re.findall(r"\]\((?!https?:|#)([^)]+)\)", README)
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)|src=\"([^\"]+)\"", README)
     assert len(links) >= 3
-    assert all((Path(__file__).parents[1] / link).is_file() for link in links)
+    assert all((Path(__file__).parents[1] / "".join(link)).is_file() for link in links)
+
+
+def anchors(text: str) -> set[str]:
+    """Of the headings, as GitHub makes them: lower case, without punctuation, dashes for spaces."""
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+    return {
+        re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+        for title in re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    }
+
+
+def test_links_into_pages_end_at_headings():
+    github = Path(__file__).parents[1] / ".github"
+    pages = {"README.md": README, "MEASURED.md": (github / "MEASURED.md").read_text(encoding="utf-8")}
+    for name, text in pages.items():
+        for page, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", text):
+            assert anchor in anchors(pages[Path(page or name).name])
+    (contents,) = re.findall(r"^## Contents\n(.*?)^## ", README, re.DOTALL | re.MULTILINE)
+    listed = set(re.findall(r"\(#([^)]+)\)", contents))
+    assert anchors("\n".join(re.findall(r"^## .*$", README, re.MULTILINE))) - {"contents"} <= listed
 
 
 def test_the_table_of_swaps_names_all_that_is_shipped():
@@ -120,8 +141,9 @@ def test_the_table_of_swaps_names_all_that_is_shipped():
     assert run_folder(plain(composed("train", *typed.split()))).name == folder
 
 
-def test_every_file_of_the_package_is_on_readmes_map():
-    (text,) = re.findall(r"## Where things are.*?```\n(.*?)```", README, re.DOTALL)
+def test_every_file_of_the_package_is_on_the_map_of_contributing():
+    contributing = (Path(__file__).parents[1] / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"## Where things are.*?```\n(.*?)```", contributing, re.DOTALL)
     words = set(re.findall(r"\w+", text))
     package = Path(__file__).parents[1] / "lightning_dice"
     folders = {"layouts", "phantom", "pictures", "paper", "callbacks", "exports"}  # each named as a whole
