@@ -23,9 +23,14 @@ Numbers = Sequence[float] | np.ndarray  # one along each axis, or at each point
 # Unenhanced and portal-venous HU of what takes up contrast; a patient lies between them.
 ENHANCED = {
     "muscle": (48, 62), "liver": (52, 110), "spleen": (44, 120), "pancreas": (38, 92), "wall": (38, 75),
-    "artery": (40, 145), "vein": (40, 160), "cava": (38, 125), "heart": (42, 130),
+    "artery": (40, 145), "vein": (40, 160), "cava": (38, 125), "heart": (42, 152), "myocardium": (44, 104),
     "kidney": (32, 175), "medulla": (28, 140),
 }  # fmt: skip
+# Height and y in mm of the vertebral bodies' centres, from the sacrum up: lordosis, then kyphosis.
+SPINE = (
+    *((-230, -98), (-190, -82), (-155, -62), (-120, -49), (-80, -44), (-35, -47), (10, -54), (70, -62)),
+    *((130, -67), (190, -66), (240, -60)),
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,8 @@ class Patient:
     gallbladder: bool
     noise_hu: float
     shift_mm: tuple[float, float]  # of the body in the field of view
+    lordosis: float  # scales the curves of the spine, 1 for the mean
+    outline: tuple[float, ...]  # how the trunk departs from the mean one, in parts of its size
 
 
 def draw_patient(rng: np.random.Generator) -> Patient:
@@ -60,6 +67,8 @@ def draw_patient(rng: np.random.Generator) -> Patient:
         gallbladder=bool(rng.random() >= NO_GALLBLADDER),
         noise_hu=float(rng.uniform(9, 18)),
         shift_mm=(float(rng.normal(0, 8)), float(rng.normal(0, 6))),
+        lordosis=float(rng.uniform(0.7, 1.4)),
+        outline=tuple(rng.normal(0, 0.02, 6).clip(-0.04, 0.04).tolist()),
     )
 
 
@@ -75,22 +84,37 @@ class Body:
         starts.append(patient.top_mm - (shape[2] - 1) * SPACING_MM)
         axes = [start + SPACING_MM * np.arange(n, dtype=np.float32) for start, n in zip(starts, shape, strict=True)]
         self.grid = np.meshgrid(*axes, indexing="ij", sparse=True)
-        # One smooth field bends everything together, as bodies are bent; a finer one roughens surfaces.
-        bend = [smooth_field(rng, shape, 75.0) * 6 for _ in range(3)]
+        gx, gy, _ = self.grid
+        # One smooth field bends what is inside together, and fades towards the skin; a finer one roughens surfaces.
+        fade = 7 * np.clip(1.3 - (gx / 165) ** 2 - (gy / 115) ** 2, 0, 1)
+        bend = [smooth_field(rng, shape, 130.0) * fade for _ in range(3)]
         self.x, self.y, self.z = ((g + b) / patient.size for g, b in zip(self.grid, bend, strict=True))
         self.rough = smooth_field(rng, shape, 26.0)
         self.fine = smooth_field(rng, shape, 11.0)
+        knots, course = np.array(SPINE, float).T
+        heights = np.arange(knots[0], knots[-1] + 1, 5.0)
+        curve = PchipInterpolator(knots, course)(heights)
+        self._spine = heights, curve.mean() + patient.lordosis * (curve - curve.mean())
         self.hu = np.full(shape, AIR, np.float32)
         self.labels = np.zeros(shape, np.uint8)
         # What the trunk settles for all that is painted into it.
         self.inside = np.zeros(shape, bool)  # of the abdominal wall and the rib cage
         self.under_wall = np.full(shape, -np.inf, np.float32)  # depth in mm below the outside of the wall
+        self.deep = np.full(shape, -np.inf, np.float32)  # and below its inside
         self.dome = np.full(shape, -np.inf, np.float32)  # height in mm of the diaphragm over each place
 
     def enhanced(self, tissue: str, spread: float = 7.0) -> float:
         """HU of a tissue in this patient."""
         plain, full = ENHANCED[tissue]
         return plain + (full - plain) * self.patient.enhancement + self.rng.normal(0, spread)
+
+    def spine(self, z: np.ndarray | float) -> np.ndarray:
+        """The y in mm of the vertebral bodies' centres at heights z."""
+        return np.interp(z, *self._spine).astype(np.float32)
+
+    def by_spine(self, points: Sequence[Numbers]) -> list[tuple[float, float, float]]:
+        """Points whose y is given in front of the vertebral bodies' centres."""
+        return [(x, y + float(self.spine(z)), z) for x, y, z in points]
 
     def near(self, centre: Numbers, reach: Numbers | float) -> Box:
         """The box of voxels within reach of a centre, both in undeformed mm."""

@@ -11,14 +11,15 @@ import numpy as np
 
 from lightning_dice.data.cases import Case
 from lightning_dice.data.layouts.nnunet import nnunet_cases
-from lightning_dice.data.phantom.anatomy import LIVER, PANCREAS, STRUCTURES, paint_anatomy
+from lightning_dice.data.phantom.anatomy import paint_anatomy
 from lightning_dice.data.phantom.body import SPACING_MM, Body, draw_patient
+from lightning_dice.data.phantom.structures import LIVER, STRUCTURES
 from lightning_dice.data.phantom.tumours import LIVER_TUMOUR, paint_tumours
 from lightning_dice.errors import InputError
 from lightning_dice.files import atomic_write, locked, remove_leftovers
 from lightning_dice.parallel import run_all
 
-VERSION = 2  # raise it when the same seed and case give another phantom
+VERSION = 3  # raise it when the same seed and case give another phantom
 TUMOURS = 1  # what the seed of their random stream ends in
 
 
@@ -55,11 +56,11 @@ def write_phantoms(
 ) -> None:
     """Write `cases` phantoms in nnU-Net's raw layout, those that are not there yet.
 
-    An interrupted generation goes on where it stopped. The bytes depend on seed, case number and `tumours` alone. Those
-    of version 1, whose label files hold the paper's organs only, are drawn anew.
+    An interrupted generation goes on where it stopped. The bytes depend on seed, case number and `tumours` alone.
 
     Raises:
-        InputError: the folder holds another data set than the one asked for, or a damaged `dataset.json`.
+        InputError: the folder holds another data set than the one asked for, such as an earlier version's, or a damaged
+            `dataset.json`.
     """
     root = Path(root)
     if cases < 1:
@@ -101,12 +102,7 @@ def _describe(root: Path, cases: int, seed: int, tumours: bool) -> None:
             f"{file}: cannot be read ({error}); remove its folder, and the phantoms are drawn anew, or give data.root "
             "another one"
         ) from None
-    if not tumours and found == _first_version(description):
-        print(f"{root}: drawn by an earlier version, with fewer labels; drawing them anew", flush=True)
-        for case in range(cases):
-            _paths(root, case)[1].unlink(missing_ok=True)
-        _save(file, description)  # last: after a kill it all begins again
-    elif found != description:
+    if found != description:
         kind = "with" if tumours else "without"
         raise InputError(
             f"{file}: describes another data set than {cases} phantoms {kind} tumours, of version {VERSION} and seed "
@@ -117,12 +113,6 @@ def _describe(root: Path, cases: int, seed: int, tumours: bool) -> None:
 def _save(file: Path, description: dict[str, Any]) -> None:
     with atomic_write(file) as path:
         path.write_text(json.dumps(description, indent=2))
-
-
-def _first_version(description: dict[str, Any]) -> dict[str, Any]:
-    """How version 1 described the same images."""
-    labels = {name: value for name, value in description["labels"].items() if value <= PANCREAS}
-    return description | {"labels": labels, "generator": description["generator"] | {"version": 1}}
 
 
 def phantom_cases(root: Path | str, cases: int, seed: int = 0, tumours: bool = False) -> list[Case]:

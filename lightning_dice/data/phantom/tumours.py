@@ -3,8 +3,8 @@
 import numpy as np
 from scipy import ndimage
 
-from lightning_dice.data.phantom.anatomy import LIVER, STRUCTURES
 from lightning_dice.data.phantom.body import SPACING_MM, Body
+from lightning_dice.data.phantom.structures import LIVER, STRUCTURES
 
 LIVER_TUMOUR = len(STRUCTURES)  # the value after all others
 SHARE = 0.5  # of the patients
