@@ -112,6 +112,10 @@ class Body:
         """The y in mm of the vertebral bodies' centres at heights z."""
         return np.interp(z, *self._spine).astype(np.float32)
 
+    def vertebra(self, z: np.ndarray) -> np.ndarray:
+        """The size of the vertebral bodies at heights z, 1 for a lumbar one."""
+        return np.interp(z, (-100, 160), (1.06, 0.74)).astype(np.float32)
+
     def by_spine(self, points: Sequence[Numbers]) -> list[tuple[float, float, float]]:
         """Points whose y is given in front of the vertebral bodies' centres."""
         return [(x, y + float(self.spine(z)), z) for x, y, z in points]

@@ -56,7 +56,7 @@ def _spine(body: Body, spongy: float, cortex: float) -> None:
     sacrum = level < 0
     level %= 1
     gap = np.interp(z, (-60, 120), (0.125, 0.095)).astype(np.float32)  # half a disc, as a part of the level
-    large = np.interp(z, (-100, 160), (1.06, 0.74)).astype(np.float32)
+    large = body.vertebra(z)
     waist = large * (1 + np.where(sacrum, 0, 0.07 * np.cos(2 * np.pi * level)))
     radius = np.hypot(x / (24 * waist), y / (17 * waist))
     end = np.where(sacrum, 1, np.minimum(level, 1 - level) - gap)  # into the body from the disc, as a part
@@ -69,30 +69,24 @@ def _spine(body: Body, spongy: float, cortex: float) -> None:
     wing = np.hypot(x / np.interp(z, (-230, -185, SACRUM_MM), (22, 48, 40)), (y + 6) / 17)
     _put(body, box, sacrum & (wing < 1), np.where(wing > 0.88, 0.7 * cortex, trabeculae), VERTEBRAE)
 
-    canal = np.hypot(x / 1.15, y + 17 * large + 9)
-    arch = ~sacrum & (canal > 9.5) & (y < -15 * large)
-    middle = np.abs(level - 0.55)
-    pedicle = arch & (x > 8) & (x < 16) & (y > -17 * large - 12) & (np.abs(level - 0.66) < 0.17)
-    lamina = arch & (canal < 13.5) & (y < -17 * large - 7) & (middle < 0.34)
-    facet = arch & (np.hypot(x - 16, y + 17 * large + 15) < 6.5) & (np.abs(level - 0.5) > 0.18)
-    spinous = (
-        arch
-        & (x < 3.2)
-        & (y < -17 * large - 18)
-        & (y > -17 * large - 40)
-        & (np.abs(level - 0.40 - 0.004 * (y + 40)) < 0.24)
-    )
-    transverse = (
-        arch
-        & (np.abs(y + 17 * large + 7 + 0.12 * (x - 12)) < 4)
-        & (x > 12)
-        & (x < 40 * large)
-        & (np.abs(level - 0.60) < 0.13)
-    )
-    for part, dense in ((pedicle, 0.6), (transverse, 0.55), (lamina, 0.75), (facet, 0.7), (spinous, 0.65)):
-        _put(body, box, part & (body.under_wall[box] > -4), dense * cortex, VERTEBRAE)
-    _put(body, box, (canal <= 10.5) & (y < -16 * large) & (radius > 1), FAT + 60, BACKGROUND)
-    _put(body, box, (canal <= 8.5) & (radius > 1) & (z > -190), 28, SPINAL_CORD)
+    _arches(body, box, x, -y - 17 * large, np.where(sacrum, np.nan, level), cortex)
+
+
+def _arches(body: Body, box: Box, x: np.ndarray, behind: np.ndarray, level: np.ndarray, cortex: float) -> None:
+    """What lies `behind` the bodies, in mm, by the `level` on a vertebra, 0 to 1, NaN on the sacrum: pedicles, laminae,
+    joints and processes around the canal."""
+    canal = np.hypot(x / 1.15, behind - 9)
+    pedicle = (x > 8) & (x < 16) & (behind < 12) & (np.abs(level - 0.66) < 0.17)
+    lamina = (canal < 13.5) & (behind > 7) & (np.abs(level - 0.55) < 0.34)
+    joint = (np.hypot(x - 16, behind - 15) < 6.5) & (np.abs(level - 0.5) > 0.18)
+    spinous = (x < 3.2) & (behind > 18) & (behind < 40) & (np.abs(level - 0.49 + 0.004 * behind) < 0.24)
+    transverse = (x > 12) & (x < 40 * body.vertebra(body.z[box])) & (np.abs(behind - 7 - 0.12 * (x - 12)) < 4)
+    transverse &= np.abs(level - 0.60) < 0.13
+    arch = (canal > 9.5) & (behind > -2) & (body.under_wall[box] > -4)
+    for part, dense in ((pedicle, 0.6), (transverse, 0.55), (lamina, 0.75), (joint, 0.7), (spinous, 0.65)):
+        _put(body, box, part & arch, dense * cortex, VERTEBRAE)
+    _put(body, box, (canal <= 10.5) & (behind > 0), FAT + 60, BACKGROUND)
+    _put(body, box, (canal <= 8.5) & (behind > 0) & (body.z[box] > -190), 28, SPINAL_CORD)
 
 
 def _rib_cage(body: Body, spongy: float, cortex: float) -> None:

@@ -6,8 +6,7 @@ HU are textbook values, as those of the portal venous phase are in `body.ENHANCE
 from lightning_dice.data.labels import BACKGROUND_NAME
 
 # What is drawn and labelled, in the order of the values: the paper's classes, then others by TotalSegmentator's names,
-# also those of its MR and tissue tasks. Fat, the oesophagus,
-# cartilage and the table are background.
+# also those of its MR and tissue tasks. Fat, oesophagus, cartilage and table are background.
 STRUCTURES = (
     BACKGROUND_NAME, "artery", "vein", "liver", "spleen", "stomach", "gallbladder", "pancreas",
     "kidney_right", "kidney_left", "inferior_vena_cava", "iliac_artery_left", "iliac_artery_right", "heart",
@@ -20,5 +19,4 @@ STRUCTURES = (
     LUNG_LEFT, LUNG_RIGHT, DUODENUM, SMALL_BOWEL, COLON, VERTEBRAE, DISCS, SPINAL_CORD,
     RIBS, STERNUM, HIP_LEFT, HIP_RIGHT, MUSCLE,
 ) = range(len(STRUCTURES))  # fmt: skip
-
 LUNG, FAT, GAS, SPONGY, CORTEX, DISC, CARTILAGE = -850, -105, -880, 150, 560, 78, 105

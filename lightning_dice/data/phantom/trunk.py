@@ -18,8 +18,8 @@ def trunk(body: Body) -> None:
     body.under_wall = under - SKIN_MM - _fat_mm(body)
     thick, back = _wall_mm(body), _back(body)
     body.deep = np.minimum(body.under_wall - thick, back)
-    spine = np.hypot(body.x / 28, (body.y - body.spine(body.z)) / 20)
-    body.inside = (body.deep > 0) & (spine > 1)
+    column = np.hypot(body.x / 27, (body.y - body.spine(body.z)) / 19) < body.vertebra(body.z)
+    body.inside = (body.deep > 0) & ~column
     wall = (body.under_wall > 0) & ~body.inside
     body.hu[wall], body.labels[wall] = body.enhanced("muscle") + 5 * body.fine[wall], MUSCLE
     _planes(body, thick, back, wall)
@@ -97,7 +97,7 @@ def _planes(body: Body, thick: np.ndarray, back: np.ndarray, wall: np.ndarray) -
         body.hu[lateral & (np.abs(body.under_wall - share * thick) < 1.0)] -= 50
     box = body.near((0, -90, 0), (110, 75, 1000))
     x, y, z = x[box], y[box], z[box]
-    full = 1 - 0.35 * np.clip((z - 0) / 110, 0, 1)
+    full = 1 - 0.35 * np.clip(z / 110, 0, 1)
     column = np.hypot((x - 33) / (32 * full**0.3), (y - body.spine(z) + 43) / (25 * full))
     behind = wall[box] & (back[box] < 0) & (x > 4)
     gap = behind & ((np.abs(column - 1.03) < 0.05) | ((column > 1.05) & (body.under_wall[box] > 12) & (z < 10)))
