@@ -8,6 +8,7 @@ if __name__ == "__main__":
 import itertools
 from collections import Counter
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -19,23 +20,23 @@ from lightning_dice.paper.ensembles import ensemble_lines, ensemble_table, read_
 from lightning_dice.paper.figure1 import grid_curves, has_curves
 from lightning_dice.paper.grid import Cell, is_papers, read_grid
 from lightning_dice.paper.observations import Observation, observe, observe_printed
-from lightning_dice.paper.page import PRINTED, page_html, worst_cases
+from lightning_dice.paper.page import PRINTED, page_html
 from lightning_dice.paper.predictions import observe_predictions
 from lightning_dice.paper.published import NOTES, TABLE1, WEIGHTINGS
 from lightning_dice.paper.rates import rate_lines, rates_figure
 from lightning_dice.paper.remarks import remarks_on
-from lightning_dice.paper.segmentations import picture, typical_case, weighting_figure
+from lightning_dice.paper.segmentations import weighting_figure
 from lightning_dice.paper.statistics import compare_cells, ranking
 from lightning_dice.paper.table1 import grid_table, latex_table, markdown_table
 from lightning_dice.paper.variance import variance_lines, variance_table
-from lightning_dice.pictures.slices import Pictured
+from lightning_dice.paper.viewer import Viewed, read_viewed
 from lightning_dice.pictures.surfaces import has_off_screen_gl
 from lightning_dice.runs import write_table
 from lightning_dice.settings import ReportSettings
 from lightning_dice.validation import checked
 
-MOST_PICTURED = 100  # predictions in figures and page
 WIDEST = 60_000  # pixels that matplotlib can draw side by side
+STILL_DPI = 90  # of the figures on the page
 
 
 def report(config: DictConfig) -> Path:
@@ -55,11 +56,11 @@ def report(config: DictConfig) -> Path:
     table, pairs, variances = grid_table(cells), compare_cells(cells), variance_table(cells)
     rates, spread = rate_lines(cells, table), variance_lines(variances)
     claims, predictions = _claims(cells) if is_comparable else ({}, {})
-    pictures, missing = ({}, []) if sweep.is_file() else _pictures(cells)
+    viewed = Viewed() if sweep.is_file() else read_viewed(cells)
     ensembles, unread = read_ensembles(sweep, grid)
     together = ensemble_table(cells, ensembles)
-    remarks = [*remarks_on(grid, pairs), *missing, *unread]
-    if pictures and not has_off_screen_gl():
+    remarks = [*remarks_on(grid, pairs), *viewed.remarks, *unread]
+    if viewed.typical and not has_off_screen_gl():
         remarks.append("Surfaces are drawn by matplotlib, because PyVista has no off-screen GL on this machine.")
     notes = [*remarks, *NOTES] if is_comparable else remarks
 
@@ -78,19 +79,27 @@ def report(config: DictConfig) -> Path:
     for (name, figure), ending in itertools.product(figures.items(), ("png", "svg")):
         with atomic_write(folder / f"{name}.{ending}") as path:
             figure.savefig(path, dpi=min(200, WIDEST // figure.get_figwidth()))
-    case = typical_case(cells)
-    typical = pictures.get(case, {}) if case else {}
+    stills: dict[str, bytes] = {}
     for number, loss in enumerate(WEIGHTINGS, start=2):
-        shown = {cell.setting: typical[cell.name] for cell in cells if cell.loss == loss and cell.name in typical}
+        shown = {
+            cell.setting: viewed.typical[cell.name]
+            for cell in cells
+            if cell.loss == loss and cell.name in viewed.typical
+        }
         if shown:
+            figure = weighting_figure(loss, shown)
             with atomic_write(folder / f"figure{number}.png") as path:
-                weighting_figure(loss, shown).savefig(path, dpi=200)
+                figure.savefig(path, dpi=200)
+            still = BytesIO()
+            figure.savefig(still, dpi=STILL_DPI)
+            stills[f"Figure {number}: {loss} weights"] = still.getvalue()
     ranks = ranking(cells, pairs)
     states = [f"{cell.name}: {cell.states}" for cell in cells]
     lines = {"Ensembles": [one.told for one in ensembles], "Notes": notes}
     tables = table, pairs, rates, variances, together
     beside = {PRINTED: observe_printed()} if claims else {}
-    _write(folder / "index.html", page_html(cells, *tables, lines, claims | beside, predictions, pictures))
+    page = page_html(cells, *tables, lines, claims | beside, predictions, viewed.cases, stills)
+    _write(folder / "index.html", page)
 
     answers = [
         f"{one.claim}{f', {start}' if start else ''}: {one.told} ({one.figures})"
@@ -110,29 +119,6 @@ def _claims(cells: Sequence[Cell]) -> tuple[dict[str, list[Observation]], dict[s
     starts = ["", *(variant for variant, count in of.items() if variant and count == len(TABLE1))]
     predictions = {start: observe_predictions(cells, start) for start in starts}
     return {start: observe(cells, start) for start in starts}, {key: own for key, own in predictions.items() if own}
-
-
-def _pictures(cells: Sequence[Cell]) -> tuple[dict[str, dict[str, Pictured]], list[str]]:
-    """By case and cell, those that figures and page show: a typical case and each cell's worst; and what is missing."""
-    worst, typical = worst_cases(cells), typical_case(cells)
-    first = [(typical, cell.name) for cell in cells if typical]
-    own_worst = [(case, name) for name, own in worst.items() for case in own]
-    others = [(case, cell.name) for own in worst.values() for case in own for cell in cells]
-    scored = {cell.name: (cell, set(cell.scores["case"])) for cell in cells if cell.finished}
-    ordered = dict.fromkeys([*first, *own_worst, *others])
-    wanted = [(case, name) for case, name in ordered if name in scored and case in scored[name][1]]
-    pictures: dict[str, dict[str, Pictured]] = {}
-    missing: dict[tuple[str, str], list[str]] = {}  # cases by cell and reason
-    for case, name in wanted[:MOST_PICTURED]:
-        found = picture(scored[name][0], case)
-        if isinstance(found, str):
-            missing.setdefault((name, found), []).append(case)
-        else:
-            pictures.setdefault(case, {})[name] = found
-    left_out = len(wanted) - MOST_PICTURED
-    remarks = [f"{left_out} of {len(wanted)} predictions are not pictured, to keep the page small."] * (left_out > 0)
-    remarks += [f"{name}: no picture of {', '.join(own)} ({why})" for (name, why), own in missing.items()]
-    return pictures, remarks
 
 
 def _write(file: Path, text: str) -> None:

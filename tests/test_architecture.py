@@ -23,7 +23,7 @@ ORDER = [
     "paper.published", "paper.stored", "members", "paper.folder_names", "paper.grid", "paper.archive",
     "paper.intervals", "paper.ensembles", "paper.variance", "paper.statistics", "paper.observations",
     "paper.predictions", "paper.remarks", "paper.table1", "paper.figure1", "paper.rates", "paper.segmentations",
-    "paper.interactive", "paper.page",
+    "paper.viewer", "paper.interactive", "paper.page_tables", "paper.page",
     "callbacks.timing", "callbacks.measures", "callbacks.curves", "callbacks.overlays", "callbacks.scoring",
     "callbacks.board", "callbacks.averaging", "callbacks.stopping", "callbacks.lost", "loggers", "devices",
     "build", "cli",

@@ -42,7 +42,7 @@ def test_the_wheel_holds_the_package_with_its_configuration_and_nothing_else(ins
     assert {path.name for path in installed.iterdir()} == {"lightning_dice", f"lightning_dice-{__version__}.dist-info"}
     for source, place in (("lightning_dice", "lightning_dice"), ("conf", "lightning_dice/conf")):
         for path in (ROOT / source).rglob("*"):
-            if path.suffix in (".py", ".yaml", ".html", ".typed"):
+            if path.suffix in (".py", ".yaml", ".html", ".css", ".js", ".typed"):
                 assert (installed / place / path.relative_to(ROOT / source)).read_bytes() == path.read_bytes()
     about = installed / f"lightning_dice-{__version__}.dist-info"
     assert (about / "licenses" / "LICENSE").is_file()

@@ -61,15 +61,16 @@ class Estimate:
         return float(stats.t.cdf((bound - self.value) / max(self.error, LEAST_ERROR), self.freedom))
 
 
-def by_seed(cell: Cell) -> Scores:
-    """The cases that all finished seeds scored, and the Dice (seeds, cases, classes), NaN where undefined."""
+def by_seed(cell: Cell, score: str = "dice") -> Scores:
+    """The cases that all finished seeds scored, and the Dice or another score (seeds, cases, classes), NaN where
+    undefined."""
     cases: list[str] = []
     scores = []
     for run in cell.finished:
         assert run.scores is not None  # it is finished
         common = run.scores[~run.scores["case"].isin(cell.uncommon)].sort_values(["case", "label"])
         cases = common["case"].unique().tolist()
-        scores.append(common["dice"].to_numpy(float).reshape(len(cases), len(cell.labels)))
+        scores.append(common[score].to_numpy(float).reshape(len(cases), len(cell.labels)))
     return cases, np.stack(scores) if scores else np.empty((0, 0, len(cell.labels)))
 
 

@@ -18,6 +18,7 @@ from lightning_dice.pictures.slices import Pictured, draw_slice, read_pictured, 
 from lightning_dice.pictures.surfaces import bounds_of, render, surfaces_of
 from lightning_dice.runs import read_json
 
+WORST = 2  # cases per cell that the page lists
 TITLE_WIDTH = 48  # characters over a column
 
 
@@ -37,6 +38,12 @@ def typical_case(cells: Sequence[Cell]) -> str | None:
 def organ_means(cells: Sequence[Cell]) -> pd.DataFrame:
     """Cases × cells: the mean Dice of a case's organs."""
     return pd.DataFrame({c.name: c.matrix().iloc[:, 1:].mean(axis=1) for c in cells if c.finished})
+
+
+def worst_cases(cells: Sequence[Cell]) -> dict[str, list[str]]:
+    """Per cell, the cases with the lowest mean organ Dice."""
+    means = organ_means(cells)
+    return {name: means[name].dropna().sort_values().index[:WORST].tolist() for name in means}
 
 
 def picture(cell: Cell, case: str) -> Pictured | str:

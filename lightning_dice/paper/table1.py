@@ -62,6 +62,27 @@ def grid_table(cells: Sequence[Cell]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def score_table(cells: Sequence[Cell], score: str) -> pd.DataFrame:
+    """Another score in the rows of Table 1, in its own unit.
+
+    Args:
+        cells: of the grid.
+        score: a column of `Cell.scores`.
+
+    Returns:
+        `row, cell, mean, sd_seeds`: the mean over seeds and test cases and the standard deviation between seeds, NaN
+        where there is none.
+    """
+    tables = []
+    for cell in cells:
+        _, seeds = by_seed(cell, score)
+        of_seeds = pd.DataFrame([_column(pd.DataFrame(one, columns=cell.labels.names)) for one in seeds])
+        means = pd.Series(_column(cell.matrix(score)), name="mean").rename_axis("row").reset_index()
+        spread = of_seeds.std().reindex(means["row"]).to_numpy()
+        tables.append(means.assign(cell=cell.name, sd_seeds=spread))
+    return pd.concat(tables, ignore_index=True)
+
+
 def markdown_table(table: pd.DataFrame, notes: Sequence[str], spread: Sequence[str] = ()) -> str:
     """The grid's table as the paper prints it, with the printed values if there are any, and the same in Jaccard.
 

@@ -31,14 +31,9 @@ class Surface:
     triangles: np.ndarray
 
 
-def surfaces_of(
-    label: np.ndarray, labels: LabelSet, spacing_mm: tuple[float, float, float], keep: float = 1.0
-) -> list[Surface]:
-    """Surfaces of the organs in a label map (X, Y, Z), RAS+: marching cubes on the smoothed mask, then Taubin's filter.
-
-    Args:
-        keep: share of the triangles that remain, the others being decimated.
-    """
+def surfaces_of(label: np.ndarray, labels: LabelSet, spacing_mm: tuple[float, float, float]) -> list[Surface]:
+    """Surfaces of the organs in a label map (X, Y, Z), RAS+: marching cubes on the smoothed mask, then Taubin's
+    filter."""
     found = []
     boxes = find_objects(label, max_label=len(labels) - 1)
     for index, (organ, box) in enumerate(zip(labels.organs, boxes, strict=True), start=1):
@@ -48,8 +43,6 @@ def surfaces_of(
         smooth = gaussian_filter(mask, SMOOTH_VOXELS)
         vertices, triangles, _, _ = marching_cubes(smooth, LEVEL, spacing=tuple(spacing_mm))
         mesh = pv.PolyData.from_regular_faces(vertices.astype(np.float32), triangles).smooth_taubin(n_iter=20)
-        if keep < 1 and mesh.n_cells > 400:
-            mesh = mesh.decimate_pro(1 - keep, preserve_topology=True)
         triangles = mesh.regular_faces
         corner = [side.start - 2 for side in box]
         vertices = np.asarray(mesh.points) + np.multiply(corner, spacing_mm)
