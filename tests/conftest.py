@@ -70,3 +70,20 @@ def write_nnunet(root: Path, cases: int, shape: tuple[int, int, int] = SHAPE) ->
 def nnunet_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight tiny cases; only read it."""
     return write_nnunet(tmp_path_factory.mktemp("nnunet"), 8)
+
+
+# These reports are looked at by more than one file, whose helpers make them; they import from this one.
+
+
+@pytest.fixture(scope="session")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.test_report import small_report
+
+    return small_report(tmp_path_factory.mktemp("sweep"))
+
+
+@pytest.fixture(scope="session")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.test_escaping import hostile_report
+
+    return hostile_report(tmp_path_factory.mktemp("hostile"))

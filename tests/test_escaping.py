@@ -100,13 +100,8 @@ def hostile_report(sweep: Path) -> Path:
     return make_report(sweep)
 
 
-@pytest.fixture(scope="module")
-def reported(tmp_path_factory) -> Path:
-    return hostile_report(tmp_path_factory.mktemp("sweep"))
-
-
-def test_the_page_holds_no_element_of_theirs(reported):
-    page = (reported / "index.html").read_text(encoding="utf-8")
+def test_the_page_holds_no_element_of_theirs(hostile):
+    page = (hostile / "index.html").read_text(encoding="utf-8")
     elements = Elements(page)
     elements.refuse_what_is_alive(images=1, scripts=3)  # the still of the one weighting of the paper's
     shown = "".join(elements.texts)
@@ -115,8 +110,8 @@ def test_the_page_holds_no_element_of_theirs(reported):
     assert {attributes["data-case"] for tag, attributes in elements.tags if "data-case" in attributes} <= set(HOSTILE)
 
 
-def test_the_pages_data_hold_the_names_and_end_no_script(reported):
-    page = (reported / "index.html").read_text(encoding="utf-8")
+def test_the_pages_data_hold_the_names_and_end_no_script(hostile):
+    page = (hostile / "index.html").read_text(encoding="utf-8")
     (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
     assert not set(text) & set("<>&\u2028")
     data = json.loads(text)
@@ -127,8 +122,8 @@ def test_the_pages_data_hold_the_names_and_end_no_script(reported):
     assert plotly(IMAGE) in [text for text in shown if "img" in text]  # the case, told under the mouse
 
 
-def test_the_table_in_markdown_holds_no_element_of_theirs(reported):
-    text = (reported / "table1.md").read_text(encoding="utf-8")
+def test_the_table_in_markdown_holds_no_element_of_theirs(hostile):
+    text = (hostile / "table1.md").read_text(encoding="utf-8")
     elements = rendered(text)
     elements.refuse_what_is_alive(images=0, scripts=0)
     tags = [tag for tag, _ in elements.tags]
@@ -137,8 +132,8 @@ def test_the_table_in_markdown_holds_no_element_of_theirs(reported):
     assert f"{LOSS}, 0.01" in "".join(elements.texts)
 
 
-def test_the_table_in_latex_holds_no_command_of_theirs(reported):
-    text = (reported / "table1.tex").read_text(encoding="utf-8")
+def test_the_table_in_latex_holds_no_command_of_theirs(hostile):
+    text = (hostile / "table1.tex").read_text(encoding="utf-8")
     assert set(re.findall(r"\\([a-zA-Z]+)", text)) <= COMMANDS
     assert r"\textbackslash input\{/etc/passwd\}" in text
     head = next(line for line in text.splitlines() if "W_u" in line)
@@ -148,9 +143,9 @@ def test_the_table_in_latex_holds_no_command_of_theirs(reported):
         assert not re.search(r"(?<!\\)[$%#_&^~{}]", cell)
 
 
-def test_the_figures_are_drawn(reported):
-    assert {"figure1.png", "figure3.png"} <= {path.name for path in reported.iterdir()}
-    ElementTree.parse(reported / "figure1.svg")
+def test_the_figures_are_drawn(hostile):
+    assert {"figure1.png", "figure3.png"} <= {path.name for path in hostile.iterdir()}
+    ElementTree.parse(hostile / "figure1.svg")
 
 
 @pytest.mark.parametrize("name", HOSTILE)

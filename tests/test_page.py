@@ -10,9 +10,12 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from lightning_dice.data.labels import label_set
-from tests.grids import write_pictures, write_run
-from tests.test_escaping import HOSTILE, LOSS, SETTING, hostile_report
-from tests.test_report import CASES, MEANS, cases_around, make_report
+from lightning_dice.paper.viewer import case_data
+from lightning_dice.pictures.slices import Pictured
+from tests.conftest import tiny_case
+from tests.grids import PAPER, write_pictures, write_run
+from tests.test_escaping import HOSTILE, LOSS, SETTING
+from tests.test_report import CASES, MEANS, make_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
@@ -23,6 +26,34 @@ ARGUMENTS = [
     "--use-angle=swiftshader",
     "--disable-background-networking",
 ]
+
+
+BACKGROUNDS = {"light": "rgb(255, 255, 255)", "dark": "rgb(22, 24, 27)"}
+SOLID_FOLLOWS = """() => getComputedStyle(document.querySelector('#solid .legendtext')).fill ===
+  getComputedStyle(document.body).color"""
+# The contrast, as WCAG 2.2 defines it, of each text that is shown, to the colour that lies behind it. Inverting a plot
+# changes its text and its white together, and what lies below text in the matrix is not of the page's elements.
+CONTRASTS = """() => {
+  const channels = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const linear = (c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+  const luminance = (rgb) => [0.2126, 0.7152, 0.0722].reduce((sum, share, i) => sum + share * linear(rgb[i] / 255), 0);
+  const behind = (element) => {
+    for (; element; element = element.parentElement) {
+      const colour = channels(getComputedStyle(element).backgroundColor);
+      if (colour[3] !== 0) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const found = [], walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const element = walker.currentNode.parentElement, text = walker.currentNode.textContent.trim();
+    if (!text || !element.checkVisibility() || element.closest("script, option, .heatmaplayer")) continue;
+    const style = getComputedStyle(element), colour = element.closest("svg") ? style.fill : style.color;
+    const own = luminance(channels(colour)), other = luminance(behind(element));
+    found.push({ text, contrast: (Math.max(own, other) + 0.05) / (Math.min(own, other) + 0.05) });
+  }
+  return found;
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -42,29 +73,35 @@ def opened(browser: Browser, file: Path, width: int = 1280) -> Page:
     page.on("dialog", lambda dialog: (page.said.append(dialog.message), dialog.dismiss()))
     page.on("request", lambda request: page.asked.append(request.url))
     page.goto(file.as_uri())
-    page.wait_for_function("document.getElementById('place').textContent")
+    page.wait_for_function("document.getElementById('prediction').dataset.shown")
     page.wait_for_selector("#solid canvas")
     return page
 
 
 @pytest.fixture(scope="module")
-def page(browser, tmp_path_factory):
+def page(browser, reported):
     """The page of a small grid."""
-    sweep = tmp_path_factory.mktemp("sweep")
-    for (loss, lr), means in MEANS.items():
-        run = write_run(sweep, loss, lr, cases_around([m - lr * 100 for m in means]))
-        write_pictures(run, sweep / "store", CASES)
-    return opened(browser, make_report(sweep) / "index.html")
+    return opened(browser, reported / "index.html")
 
 
-def test_on_a_phone_only_tables_and_plots_scroll_sideways(browser, page):
-    phone = opened(browser, Path(page.url.removeprefix("file://")), width=390)
-    assert phone.said == []
-    assert phone.evaluate("document.documentElement.scrollWidth") == 390
+@pytest.mark.parametrize("width", [1400, 768, 390])
+def test_nothing_is_wider_than_the_screen_and_every_text_can_be_read(page, width):
+    page.set_viewport_size({"width": width, "height": 900})
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        page.wait_for_function(SOLID_FOLLOWS)
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        faint = [told for told in page.evaluate(CONTRASTS) if told["contrast"] < 4.5]
+        assert faint == []
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == BACKGROUNDS[scheme]
     for plot in ("curves", "distributions", "matrix"):  # six cells side by side stay readable
-        assert phone.locator(f"#{plot}").bounding_box()["width"] >= 860
-    assert phone.locator("#slice").bounding_box()["width"] <= 390
-    phone.close()
+        assert page.locator(f"#{plot}").bounding_box()["width"] >= 860
+    boxes = [page.locator(f"#{canvas}").bounding_box() for canvas in ("truth", "prediction")]
+    assert max(box["width"] for box in boxes) <= width
+    assert (boxes[0]["y"] < boxes[1]["y"]) == (width == 390)  # on a phone in one column, else side by side
+    assert page.said == []
+    page.emulate_media(color_scheme=None)
+    page.set_viewport_size({"width": 1280, "height": 900})
 
 
 def colours(page, selector: str) -> set[tuple[int, ...]]:
@@ -91,40 +128,147 @@ def test_the_table_sorts_both_ways(page):
     page.keyboard.press("Enter")
     assert rows.nth(0).locator("th").inner_text() == "gallbladder"
     assert page.locator("#table1 tbody").nth(1).locator("th").all_text_contents() == averages
-    values = [float(rows.nth(i).locator("td").nth(0).get_attribute("data-value")) for i in range(rows.count())]
+    values = [float(rows.nth(i).locator("td").nth(0).get_attribute("data-dice")) for i in range(rows.count())]
     assert values == sorted(values)
 
 
-def slice_shown(page, choice: str) -> bytes:
-    """The slice with truth, prediction or CT alone, once it is drawn."""
-    page.locator(f"input[value={choice}]").check()
-    which = page.locator("#cell").input_value() if choice == "prediction" else choice
-    shown = f"{which} {page.locator('#z').input_value()}"
-    page.wait_for_function("text => document.getElementById('slice').dataset.shown === text", arg=shown)
-    return page.locator("#slice").screenshot()
+def shown(page, words: str = "") -> tuple[str, str]:
+    """What the two slices show, once the second shows these words."""
+    asked = "words => document.getElementById('prediction').dataset.shown.includes(words)"
+    page.wait_for_function(asked, arg=words)
+    page.evaluate("drawPlanes()")
+    return tuple(page.locator(f"#{canvas}").get_attribute("data-shown") for canvas in ("truth", "prediction"))
 
 
-def test_the_slider_moves_through_the_slices_by_keyboard(page):
-    before, place = slice_shown(page, "prediction"), page.locator("#place").inner_text()
-    page.locator("#z").focus()
-    for _ in range(6):
-        page.keyboard.press("ArrowRight")
-    assert slice_shown(page, "prediction") != before
-    assert page.locator("#place").inner_text() == f"{int(place.split()[0]) + 6} of 28"
+def press(page, *keys: str) -> None:
+    page.locator("#views").focus()
+    for key in keys:
+        page.keyboard.press(key)
 
 
-def test_truth_prediction_and_ct_are_switched(page):
-    assert len({slice_shown(page, choice) for choice in ("truth", "none", "prediction")}) == 3
+def test_it_opens_on_the_largest_error_and_stays_there_across_cells(page):
+    case, cell = (page.locator(f"#{name}").input_value() for name in ("case", "cell"))
+    number = CASES.index(case)
+    label = tiny_case(number)[1]
+    errors = label != np.roll(label, 1, axis=0)  # as `write_pictures` has it
+    planes = {}
+    for key, (plane, axis) in enumerate({"sagittal": 0, "coronal": 1, "axial": 2}.items()):
+        counts = np.moveaxis(errors, axis, 0).sum(axis=(1, 2))
+        counts = counts[::-1] if axis < 2 else counts  # from the patient's right, and from the front
+        press(page, str(3 - key))
+        planes[plane] = f"{plane} {counts.argmax() + 1}"
+        assert shown(page, plane) == (f"truth, {planes[plane]}", f"{cell}, {planes[plane]}")
+    press(page, "n", "ArrowUp", "p", "ArrowDown", "ArrowDown")
+    place = int(planes["axial"].split()[1]) - 1
+    assert shown(page, f"axial {place}") == (f"truth, axial {place}", f"{cell}, axial {place}")
+    press(page, "n")
+    assert shown(page)[1] == f"{page.locator('#cell option').nth(1).inner_text()}, axial {place}"
+    press(page, "p", "e")
+    assert shown(page, planes["axial"])[1] == f"{cell}, {planes['axial']}"
+
+
+def test_the_sides_of_the_patient_are_told(page):
+    marks = []
+    for key, plane in (("2", "coronal"), ("3", "sagittal"), ("1", "axial")):
+        press(page, key)
+        shown(page, plane)
+        marks.append("".join(page.locator("#views .plane span").all_text_contents()))
+    assert marks == ["RLHF" * 2, "APHF" * 2, "RLAP" * 2]
+
+
+def test_planes_are_the_volumes_own(page):
+    """A voxel on the patient's right, in front and at the head, in each plane as radiologists see it."""
+    volume = np.zeros((4, 3, 2), np.uint8)  # (X, Y, Z), RAS+
+    volume[3, 2, 1] = 7
+    packed = case_data({"cell": Pictured("a", volume.astype(np.float32), volume, volume, (1, 1, 1), PAPER)})
+    code = """async ([packed, shape, name]) => {
+        const labels = await volume(packed);
+        const { width, height, places } = planeOf(name, shape, largestError(labels, new Uint8Array(24), shape));
+        return [width, height, ...Array.from(places, (place) => labels[place])];
+    }"""
+    for plane, size in (("axial", [4, 3]), ("coronal", [4, 2]), ("sagittal", [3, 2])):
+        found = page.evaluate(code, [packed["truth"], packed["shape"], plane])
+        assert found == [*size, 7, *[0] * (size[0] * size[1] - 1)]  # the upper left corner
+
+
+def test_wheel_slider_and_keys_leave_what_they_show(page):
+    press(page, "1", "e")
+    start = int(page.locator("#slice").input_value())
+    page.locator("#truth").hover()
+    page.mouse.wheel(0, 100)
+    page.mouse.wheel(0, 100)
+    page.mouse.wheel(0, -100)
+    assert shown(page, f"axial {start}")[0] == f"truth, axial {start}"  # one towards the feet, counted from 1
+    page.locator("#slice").focus()
+    page.keyboard.press("ArrowRight")
+    assert shown(page, f"axial {start + 1}")
+    assert page.locator("#place").inner_text() == f"{start + 1} of 28"
+
+
+def test_filled_contours_windows_zoom_and_differences_look_unlike(page):
+    def look():
+        shown(page)
+        return [page.locator(f"#{canvas}").screenshot() for canvas in ("truth", "prediction")]
+
+    press(page, "e")
+    seen = [look()]
+    for key in ("c", "c", "c"):
+        press(page, key)
+        seen.append(look())
+    assert seen[3] == seen[0]
+    for key, back in (("d", "d"), ("w", "w" * (page.locator("#window option").count() - 1)), ("+", "0")):
+        press(page, key)
+        seen.append(look())
+        if key == "d":
+            assert page.locator("#legend .organ").all_text_contents()[-3:] == ["missed", "added", "another organ"]
+            assert seen[-1][0] == seen[0][0]  # differences are the prediction's
+            found = colours(page, "#prediction")  # over the CT
+            assert any(min(g, b) - r > 80 for r, g, b in found)  # cyan, of missed
+            assert any(min(r, b) - g > 80 for r, g, b in found)  # magenta, of added
+        press(page, *back)
+        assert look() == seen[0]
+    assert len({prediction for _, prediction in seen}) == len(seen) - 1
+
+
+def test_windows_are_those_that_the_stored_values_reach(page):
+    names = page.locator("#window option").all_text_contents()
+    assert names == ["abdomen (W 400, L 40)", "liver (W 150, L 30)", "all values"]  # of -500 to 500 HU
+
+
+def test_the_table_shows_one_score_at_a_time(page):
+    cell = page.locator("#table1 tbody tr", has=page.get_by_text("background", exact=True)).locator("td").nth(0)
+    assert cell.inner_text() == "98.0\n97.0 to 99.0\npaper 99.9, -1.9"
+    for score, text in (("hd95", "1.0"), ("nsd", "100.0"), ("dice", "98.0")):
+        page.locator(f"input[name=score][value={score}]").check()
+        assert cell.inner_text().split()[0] == text
+        page.locator("#table1 thead button").nth(1).click()
+        assert page.locator("#table1 thead th").nth(1).get_attribute("aria-sort") == "descending"
 
 
 def test_the_3d_view_draws_the_organs(page):
-    page.locator("input[value=truth]").check()
+    page.locator("input[name=solid][value=truth]").check()
     page.wait_for_function("document.querySelectorAll('#solid .legendtext').length === 7")
     for _ in range(40):  # until WebGL, here in software, has drawn
         if len(colours(page, "#solid")) > 50:
             return
         page.wait_for_timeout(500)
     pytest.fail("the 3D view is blank")
+
+
+def test_a_surface_encloses_its_voxels(page):
+    code = """() => {
+        const n = 24, labels = new Uint8Array(n ** 3);
+        for (let z = 0, i = 0; z < n; z++) for (let y = 0; y < n; y++) for (let x = 0; x < n; x++, i++)
+            labels[i] = (x - 12) ** 2 + (y - 10) ** 2 + (z - 11) ** 2 < 64 ? 2 : 0;
+        const { vertices, quads } = surfaceNet(labels, [n, n, n], 2);
+        return [...vertices.map((places) => [...places]), quads];
+    }"""
+    *vertices, quads = page.evaluate(code)
+    vertices, quads = np.stack(vertices, axis=1), np.reshape(quads, (-1, 4))
+    assert np.linalg.norm(vertices - (12, 10, 11), axis=1) == pytest.approx(8, abs=0.6)
+    triangles = vertices[np.concatenate([quads[:, :3], quads[:, [0, 2, 3]]])]
+    volume = np.linalg.det(triangles).sum() / 6  # by Gauss's theorem, negative were they seen from inside
+    assert volume == pytest.approx(4 / 3 * np.pi * 8**3, rel=0.06)
 
 
 def test_the_curves_tell_values_under_the_mouse(page):
@@ -174,7 +318,7 @@ def test_the_ranking_is_a_table_below_the_claims(page):
     assert page.locator("#summary h3").all_text_contents()[:2] == ["The paper's claims", "Ranking"]
     first = page.locator("#ranking tbody tr").nth(0)
     assert first.locator("th").inner_text() == "simple, 0.01"
-    assert first.locator("td").nth(0).inner_text() == f"{np.mean(MEANS['simple', 0.01][1:]) - 1:.1f}"
+    assert first.locator("td").nth(0).inner_text() == f"{np.mean(MEANS['simple', 0.01][1:]):.1f}"
 
 
 def test_an_old_browser_and_a_report_without_pictures_say_so(browser, page, tmp_path):
@@ -189,10 +333,10 @@ def test_an_old_browser_and_a_report_without_pictures_say_so(browser, page, tmp_
     bare.close()
 
 
-def test_names_that_are_markup_are_shown_as_they_stand(browser, tmp_path):
+def test_names_that_are_markup_are_shown_as_they_stand(browser, hostile):
     cells = ["simple, 0.01", f"simple, 0.01, settings={SETTING}", f"{LOSS}, 0.01"]
-    page = opened(browser, hostile_report(tmp_path) / "index.html")
-    assert page.locator("img, a[href^=javascript], [onerror]").count() == 0
+    page = opened(browser, hostile / "index.html")
+    assert page.locator("img:not([src^='data:']), a[href^=javascript], [onerror]").count() == 0
     assert page.locator("#distributions .legendtext").all_text_contents() == cells
     wrapped = page.locator("#curves .annotation-text").all_text_contents()
     assert {name.replace(" ", "") for name in cells} < {text.replace(" ", "") for text in wrapped}
@@ -201,7 +345,6 @@ def test_names_that_are_markup_are_shown_as_they_stand(browser, tmp_path):
         assert case in HOSTILE
         page.locator("#case").select_option(case)
         page.locator("#cell").select_option(cells[2])
-        shown = f"{cells[2]} {page.locator('#z').input_value()}"
-        page.wait_for_function("text => document.getElementById('slice').dataset.shown === text", arg=shown)
+        shown(page, f"{cells[2]}, axial ")
     assert page.said == []
     assert all(url.startswith(("file:", "data:", "blob:")) for url in page.asked)

@@ -75,6 +75,11 @@ async function drawSolid() {
   await Plotly.react("solid", traces(labels, one), layout, { responsive: true, displaylogo: false });
 }
 
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+  delete byId("solid").dataset.shown;
+  drawSolid();
+});
+
 if (Object.keys(data.cases).length) {
   choose(byId("case"), Object.keys(data.cases));
   listen();
