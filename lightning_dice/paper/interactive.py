@@ -23,6 +23,8 @@ TITLE_WIDTH = 24  # characters over a column of curves
 COLUMN_PIXELS = 190  # where there are more of them than fit on the page
 ORGAN_PIXELS = 80  # of the distributions, likewise
 SEED_POINTS = 100  # of a seed's thin curve
+MATRIX_COLOURS = ((0, "#f4a582"), (0.5, "#ffffff"), (1, "#92c5de"))  # pale, for the sake of the numbers on them
+MATRIX_TEXT = "#1a1a1a"
 CELL_COLOURS = (*OKABE_ITO, *qualitative.Dark24)
 
 
@@ -58,7 +60,8 @@ def matrix_figure(pairs: pd.DataFrame) -> go.Figure:
             marks.loc[first, second] = f"{points:+.1f}<br>{mark}"
     shown = [plotly(name, 30) for name in names]
     heat = go.Heatmap(
-        z=values.to_numpy(), x=shown, y=shown, text=marks.to_numpy(), texttemplate="%{text}", colorscale="RdBu", zmid=0,
+        z=values.to_numpy(), x=shown, y=shown, text=marks.to_numpy(), texttemplate="%{text}",
+        colorscale=MATRIX_COLOURS, zmid=0, textfont={"color": MATRIX_TEXT},
         colorbar={"title": "points"}, hovertemplate="%{y} minus %{x}<br>%{text}<extra></extra>",
     )  # fmt: skip
     figure = _styled(go.Figure(heat), max(460, 60 * len(names))).update_xaxes(type="category")
