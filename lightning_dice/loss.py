@@ -109,6 +109,11 @@ class DiceLoss(nn.Module):
             weights = weights / weights.sum()
         self.weights, self._placed = weights, None
 
+    @property
+    def least(self) -> float:
+        """The loss of a perfect overlap."""
+        return -1.0 if self.weights is None else -self.weights.mean().item()
+
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         if target.ndim == logits.ndim and target.shape[1] == 1:
             target = target.squeeze(1)  # (B, 1, D, H, W) -> (B, D, H, W)

@@ -25,6 +25,7 @@ from lightning_dice.devices import device_name
 from lightning_dice.errors import InputError
 from lightning_dice.files import atomic_write
 from lightning_dice.loggers import open_loggers
+from lightning_dice.loss import DiceLoss
 from lightning_dice.lost import lost_at_end, shares_of
 from lightning_dice.naming import flat
 from lightning_dice.pictures.curves import learning_curves
@@ -105,7 +106,8 @@ def _train(config: DictConfig, settings: dict[str, Any], run: Run, data: CTDataM
         metrics = pd.read_csv(run.metrics)
         lost = {"lost_classes": lost_at_end(metrics, shares_of(data.taught, data.class_voxels))}
         with atomic_write(run.curves) as path:
-            learning_curves(metrics, data.labels, run.folder.name).savefig(path, dpi=150)
+            least = module.loss.least if isinstance(module.loss, DiceLoss) else None
+            learning_curves(metrics, data.labels, run.folder.name, least).savefig(path, dpi=150)
         if data.split.test:
             trainer.test(module, datamodule=data, verbose=False)
         write_json(run.summary, results.summary | times.summary() | stopped | lost)

@@ -9,8 +9,8 @@ PACKAGE = Path(__file__).parents[1] / "lightning_dice"
 ORDER = [
     "errors", "files", "durations", "cells", "parallel",
     "settings", "data.labels", "config", "validation", "usage", "completion", "__main__",
-    "pictures.escaping", "pictures.legend", "pictures.slices", "pictures.surfaces", "pictures.curves",
-    "pictures.tables",
+    "pictures.escaping", "pictures.frames", "pictures.legend", "pictures.slices", "pictures.surfaces",
+    "pictures.curves", "pictures.tables",
     "data.pixel_data", "data.dicom", "data.headers", "data.scans", "data.label_maps",
     "data.cases", "data.integrity", "data.organs",
     "data.layouts.nnunet", "data.layouts.paired", "data.layouts.totalsegmentator",

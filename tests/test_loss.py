@@ -112,6 +112,7 @@ def test_a_perfect_prediction_has_minus_the_mean_weight(weighting):
     target = torch.arange(24).reshape(1, 2, 3, 4) % 4
     logits = 200.0 * torch.nn.functional.one_hot(target, 4).movedim(-1, 1)
     assert loss(logits, target).item() == pytest.approx(-loss.weights.mean().item(), rel=1e-6)
+    assert loss.least == -loss.weights.mean().item()
 
 
 @pytest.mark.parametrize("weighting", WEIGHTINGS)

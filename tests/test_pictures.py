@@ -109,6 +109,10 @@ def test_slices_and_surfaces_have_a_legend_within_their_figure_of_what_is_in_the
         assert len(told) < 80
     narrow = weighting_figure("simple", {"0.01": row})
     assert check_legend(narrow) == list(labels.names[1:])
+    for both in (figure.axes[:2], narrow.axes[:2], narrow.axes[2:]):  # truth and prediction have frames of their own
+        assert all(axis.axison for axis in both)
+        assert len({axis.spines["left"].get_edgecolor() for axis in both}) == 2
+    assert [axis.get_title() for axis in narrow.axes[:2]] == ["truth", "prediction, learning rate 0.01"]
 
 
 def test_a_slice_without_organs_needs_no_legend_of_many():
@@ -137,6 +141,25 @@ def test_the_learning_curves_are_the_tables():
     assert tuple(curves) == PAPER.names
     assert curves["vein"].get_xydata().tolist() == [[10, 0.1], [20, 0.2], [30, 0.3]]
     assert {line.get_label(): line for line in val.lines}["liver"].get_xydata().tolist() == [[20, 0.5]]
+
+
+def test_many_points_are_drawn_faint_behind_their_smoothed_curve():
+    steps = np.arange(50, 10_001, 50)
+    table = metrics(False).reindex(range(len(steps))).assign(step=steps)
+    table["train/loss"] = -np.random.default_rng(0).uniform(0, 80, len(steps))
+    points, curve = learning_curves(table, PAPER, "", -85.1).axes[0].lines
+    raw = table["train/loss"].to_numpy()
+    assert points.get_ydata().tolist() == raw.tolist()
+    assert points.get_alpha() < 1
+    # A window of a twentieth of the points; at the ends, what there is of it.
+    assert curve.get_xdata().tolist() == steps.tolist()
+    assert curve.get_ydata()[5:-5] == pytest.approx(np.convolve(raw, np.full(11, 1 / 11), "valid"))
+    assert curve.get_ydata()[-1] == pytest.approx(raw[-6:].mean())
+
+
+def test_the_axis_of_the_loss_says_how_good_it_can_be():
+    assert "at best −mean(w) = −85.1" in learning_curves(metrics(True), PAPER, "", -85.1).axes[0].get_ylabel()
+    assert learning_curves(metrics(True), PAPER, "").axes[0].get_ylabel() == "loss; lower is better"
 
 
 def test_the_learning_curves_do_without_validation():

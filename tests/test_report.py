@@ -198,6 +198,10 @@ def test_seeds_are_averaged_case_by_case(tmp_path):
     table = pd.read_csv(folder / "table1.csv").set_index(["loss", "lr", "row"]).sort_index()
     assert table.loc["uniform", 0.001].loc["liver", ["dice", "cases"]].tolist() == pytest.approx([10, 4])
     assert "Scores are means over seeds: 3 of uniform, 0.001." in (folder / "table1.md").read_text()
+    cells = read_grid(tmp_path).cells
+    loss = grid_curves(cells).axes[0]
+    assert [line.get_alpha() for line in loss.lines] == ([0.35] * 4 + [None]) * 2  # a thin line each, and their mean
+    assert loss.get_ylabel().startswith("loss = −mean(w·Dice), Eq. 6")
 
 
 def test_a_rerun_takes_the_place_of_the_run_before_it(tmp_path):

@@ -7,7 +7,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lightning_dice.paper.grid import Cell
-from lightning_dice.pictures.curves import FAINT, NORMAL, STAGES, draw_dice, draw_loss
+from lightning_dice.paper.published import WEIGHTINGS
+from lightning_dice.pictures.curves import STAGES, draw_dice, draw_loss, loss_axis
 from lightning_dice.pictures.escaping import LITERAL
 from lightning_dice.pictures.legend import lower_legend
 
@@ -18,7 +19,7 @@ def grid_curves(cells: Sequence[Cell]) -> Figure:
     """A panel per cell: its loss, and its Dice for training and validation, on axes that the panels share.
 
     The loss has a scale of its own in each panel, since the weights differ by orders of magnitude. Of several seeds
-    their mean is drawn over a thin line each.
+    their mean is drawn over a thin line each, all smoothed; of one, the smoothed curve over its points.
     """
     figure = Figure(figsize=(2.6 * len(cells) + 1, 6.6), layout="constrained")
     axes = figure.subplots(3, len(cells), sharex=True, squeeze=False)
@@ -27,10 +28,9 @@ def grid_curves(cells: Sequence[Cell]) -> Figure:
         panel[0].set_title(title, fontsize=9, **LITERAL)
         if cell.runs:
             mean, of_seeds = mean_curves(cell)
-            for table, look in ((mean, NORMAL), *((one, FAINT) for one in of_seeds)):
-                draw_loss(panel[0], table, look)
-                for axis, stage in zip(panel[1:], STAGES, strict=True):
-                    draw_dice(axis, table, cell.labels, stage, look)
+            draw_loss(panel[0], mean, of_seeds)
+            for axis, stage in zip(panel[1:], STAGES, strict=True):
+                draw_dice(axis, mean, cell.labels, stage, of_seeds)
         else:
             what = "broken or left out" if cell.left_out else "missing"
             panel[1].text(0.5, 0.5, what, ha="center", va="center", transform=panel[1].transAxes)
@@ -39,9 +39,8 @@ def grid_curves(cells: Sequence[Cell]) -> Figure:
         for axis in panel[1:]:
             axis.set_ylim(0, 1.01)
         panel[-1].set_xlabel("iteration", fontsize=8)
-    for axis, text in zip(
-        axes[:, 0], ("weighted Dice loss", *(f"Dice, {where}" for where in STAGES.values())), strict=True
-    ):
+    loss = loss_axis(all(cell.loss in WEIGHTINGS for cell in cells if cell.runs))
+    for axis, text in zip(axes[:, 0], (loss, *(f"Dice, {where}" for where in STAGES.values())), strict=True):
         axis.set_ylabel(text, fontsize=8)
     handles = {handle.get_label(): handle for axis in axes[:2].flat for handle in axis.get_legend_handles_labels()[0]}
     lower_legend(figure, list(handles.values()), 8)

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from lightning_dice.paper.grid import Cell
 from lightning_dice.pictures.escaping import LITERAL
+from lightning_dice.pictures.frames import frame
 from lightning_dice.pictures.legend import organ_legend
 from lightning_dice.pictures.slices import Pictured, draw_slice, read_pictured, richest_slice
 from lightning_dice.pictures.surfaces import bounds_of, render, surfaces_of
@@ -97,9 +98,10 @@ def weighting_figure(loss: str, pictures: dict[str, Pictured]) -> Figure:
     drawn = {index for label in columns.values() for index in np.unique(label).tolist()}
     for (name, label), column in zip(columns.items(), axes.T, strict=True):
         draw_slice(column[0], first, label, "axial", place)
-        title = name if name == "truth" else f"learning rate {name}"
-        column[0].set_title(textwrap.fill(title, TITLE_WIDTH), fontsize=10, **LITERAL)
         column[1].imshow(render(surfaces[name], bounds_mm))
-        column[1].set_axis_off()
+        what = "truth" if name == "truth" else "prediction"
+        title = what if name == what else f"{what}, learning rate {name}"
+        frame(column[0], what, textwrap.fill(title, TITLE_WIDTH), 11)
+        frame(column[1], what)
     organ_legend(figure, first.labels, drawn)
     return figure

@@ -1,7 +1,7 @@
 """Learning curves of a run: loss, and Dice per class, over the iterations."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -17,25 +17,26 @@ STAGES = {"train": "training patches", "val": "validation volumes"}
 DASHES = {
     "solid": "-", "dash": "--", "dot": ":", "dashdot": "-.", "longdash": (0, (9, 3)), "longdashdot": (0, (9, 3, 1, 3)),
 }  # fmt: skip
-NORMAL: Mapping[str, Any] = {"linewidth": 1.2}
-FAINT: Mapping[str, Any] = {"linewidth": 0.6, "alpha": 0.35, "marker": None, "label": "_"}  # which no legend tells
+FAINT: dict[str, Any] = {"linewidth": 0.6, "alpha": 0.35, "marker": None, "label": "_"}  # which no legend tells
+WINDOWS = 20  # of the smoothing, side by side across a curve
 COLOURS_A_DASH = 10  # more lines of one kind cannot be told apart by colour
 
 
-def learning_curves(table: pd.DataFrame, labels: LabelSet, title: str) -> Figure:
-    """One run's curves.
+def learning_curves(table: pd.DataFrame, labels: LabelSet, title: str, least: float | None = None) -> Figure:
+    """One run's curves, smoothed over a twentieth of their points where these are many, over the faint points.
 
     Args:
         table: a run's `metrics.csv`.
         labels: its classes.
         title: over the picture.
+        least: the Dice loss of a perfect segmentation; None of any other loss.
     """
     stages = [stage for stage in STAGES if table[f"{stage}/loss"].notna().any()]
     figure = Figure(figsize=(4.2 * (1 + len(stages)), 3.8), layout="constrained")
     axes = figure.subplots(1, 1 + len(stages))
     figure.suptitle(title, **LITERAL)
     draw_loss(axes[0], table)
-    axes[0].set(title="Loss", xlabel="iteration", ylabel="weighted Dice loss")
+    axes[0].set(title="Loss", xlabel="iteration", ylabel=loss_axis(least is not None, least))
     axes[0].legend(frameon=False)
     for axis, stage in zip(axes[1:], stages, strict=True):
         draw_dice(axis, table, labels, stage)
@@ -46,6 +47,14 @@ def learning_curves(table: pd.DataFrame, labels: LabelSet, title: str) -> Figure
     else:
         figure.legend(handles=handles, loc="outside right center", frameon=False)
     return figure
+
+
+def loss_axis(is_dice: bool, least: float | None = None) -> str:
+    """What the axis of a loss is called: the paper's Dice loss is negative, and at best minus the mean weight."""
+    if not is_dice:
+        return "loss; lower is better"
+    value = "" if least is None else f" = {least:.3g}".replace("-", "−")
+    return f"loss = −mean(w·Dice), Eq. 6\nlower is better, at best −mean(w){value}"
 
 
 def dashes(labels: LabelSet) -> list[str]:
@@ -61,27 +70,43 @@ def dashes(labels: LabelSet) -> list[str]:
     return found
 
 
-def draw_loss(axis: Axes, table: pd.DataFrame, look: Mapping[str, Any] = NORMAL) -> None:
+def draw_loss(axis: Axes, table: pd.DataFrame, seeds: Sequence[pd.DataFrame] = ()) -> None:
+    """The losses of a run, smoothed over its points; or the mean's of several, over a thin line each."""
     for stage, style, marker in zip(STAGES, ("-", "--"), (None, "o"), strict=True):
-        points = table[["step", f"{stage}/loss"]].dropna()
-        if len(points):
-            own: dict[str, Any] = {"color": "black", "linestyle": style, "marker": marker, "markersize": 3}
-            axis.plot(*points.to_numpy().T, **({"label": f"loss, {STAGES[stage]}"} | own | dict(look)))
+        look = {"color": "black", "linestyle": style, "marker": marker, "markersize": 3}
+        if table[f"{stage}/loss"].notna().any():
+            _draw(axis, f"{stage}/loss", table, seeds, look | {"label": f"loss, {STAGES[stage]}"})
     axis.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))  # the square weights make it tiny
     _plain_axis(axis)
 
 
-def draw_dice(axis: Axes, table: pd.DataFrame, labels: LabelSet, stage: str, look: Mapping[str, Any] = NORMAL) -> None:
+def draw_dice(
+    axis: Axes, table: pd.DataFrame, labels: LabelSet, stage: str, seeds: Sequence[pd.DataFrame] = ()
+) -> None:
+    """The classes' Dice, likewise."""
     for label, dash in zip(labels.labels, dashes(labels), strict=True):
-        points = table[["step", f"{stage}/dice/{label.name}"]].dropna()
-        own: dict[str, Any] = {
-            "color": label.colour,
-            "linestyle": DASHES[dash],
-            "marker": "." if stage == "val" else None,
-            "label": label.name,
-        }
-        axis.plot(*points.to_numpy().T, **(own | dict(look)))
+        look = {"color": label.colour, "linestyle": DASHES[dash], "marker": "." if stage == "val" else None}
+        _draw(axis, f"{stage}/dice/{label.name}", table, seeds, look | {"label": label.name})
     _plain_axis(axis)
+
+
+def _draw(axis: Axes, column: str, table: pd.DataFrame, seeds: Sequence[pd.DataFrame], look: dict[str, Any]) -> None:
+    points = _points(table, column)
+    curve = smoothed(points)
+    behind = [smoothed(_points(one, column)) for one in seeds] or ([] if curve.equals(points) else [points])
+    for line in behind:
+        axis.plot(line, **look | FAINT)
+    axis.plot(curve, linewidth=1.2, **look)
+
+
+def _points(table: pd.DataFrame, column: str) -> pd.Series:
+    """By step."""
+    return table.set_index("step")[column].dropna()
+
+
+def smoothed(points: pd.Series) -> pd.Series:
+    """The mean over a window around each point; few points stay as they are."""
+    return points.rolling(1 + len(points) // WINDOWS // 2 * 2, center=True, min_periods=1).mean()
 
 
 def _plain_axis(axis: Axes) -> None:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from lightning_dice.data.labels import LabelSet
 from lightning_dice.pictures.escaping import LITERAL
+from lightning_dice.pictures.frames import frame
 from lightning_dice.pictures.legend import organ_legend
 
 SOFT_TISSUE_HU = (-160.0, 240.0)
@@ -71,7 +72,7 @@ def slices_figure(rows: Sequence[Pictured], title: str = "") -> Figure:
             for offset, (name, label) in enumerate((shown | {"prediction": row.prediction}).items()):
                 axis = line[2 * column + offset]
                 drawn |= draw_slice(axis, row, label, plane, place)
-                axis.set_title(f"{row.case}, {plane}: {name}", fontsize=9, **LITERAL)
+                frame(axis, name, f"{row.case}, {plane}: {name}")
     organ_legend(figure, rows[0].labels, drawn)
     return figure
 
