@@ -144,7 +144,7 @@ def comments(text: str) -> Iterator[tuple[str, str, bool]]:
 
     def walk(node: yaml.Node, prefix: str) -> Iterator[tuple[str, str, bool]]:
         for key, value in node.value:
-            is_group = isinstance(value, yaml.MappingNode)
+            is_group = isinstance(value, yaml.MappingNode) and bool(value.value)
             if found := re.search(r"\s# *(.*)$", lines[key.end_mark.line][key.end_mark.column :]):
                 yield f"{prefix}{key.value}", found[1], is_group
             if is_group:

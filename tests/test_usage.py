@@ -52,7 +52,7 @@ def test_each_file_says_what_it_is():
 def test_help_has_the_defaults_of_what_is_chosen():
     lines = [
         line.split("  ")[0]
-        for line in usage("train", ["experiment=demo", "optim=sgd"]).replace("\n  ", "\n").splitlines()
+        for line in usage("train", ["experiment=demo", "optim=sgd", "callbacks=ema"]).replace("\n  ", "\n").splitlines()
     ]
     assert {
         "optim=sgd, or another of:",
@@ -60,6 +60,7 @@ def test_help_has_the_defaults_of_what_is_chosen():
         "data.patch_size=48",
         "optim.momentum=0.99",
         "prior=half",
+        "callbacks.ema.decay=0.999",
     } <= set(lines)
     assert "optim.betas=[0.9,0.999]" not in lines
     prepare = usage("prepare")
@@ -86,6 +87,7 @@ c:  # three
   d: {e: "#x", f: 2}   # four
   g: [1,
     2]  # not at its beginning
+h: {}  # of a file that is chosen
 """
     assert set(comments(text)) == {
         ("a", "one # two", False),
@@ -93,6 +95,7 @@ c:  # three
         ("c.d", "four", True),
         ("c.d.e", "four", False),
         ("c.d.f", "four", False),
+        ("h", "of a file that is chosen", False),
     }
 
 
