@@ -21,7 +21,7 @@ LIVER = shipped_labels("phantom_all").names.index("liver")
 @pytest.fixture(scope="module")
 def pairs():
     """The same phantoms without and with tumours, and where these are."""
-    phantoms = [(make_phantom(1, case), make_phantom(1, case, tumours=True)) for case in range(12)]
+    phantoms = [(make_phantom(1, case), make_phantom(1, case, tumours=True)) for case in range(6)]
     return [(sound, ill, ill.labels == LIVER_TUMOUR) for sound, ill in phantoms]
 
 
