@@ -79,6 +79,8 @@ def report(config: DictConfig) -> Path:
     for (name, figure), ending in itertools.product(figures.items(), ("png", "svg")):
         with atomic_write(folder / f"{name}.{ending}") as path:
             figure.savefig(path, dpi=min(200, WIDEST // figure.get_figwidth()))
+    for figure in figures.values():
+        figure.clear()  # what it holds refers to itself, and would stay in memory
     stills: dict[str, bytes] = {}
     for number, loss in enumerate(WEIGHTINGS, start=2):
         shown = {
@@ -93,6 +95,7 @@ def report(config: DictConfig) -> Path:
             still = BytesIO()
             figure.savefig(still, dpi=STILL_DPI)
             stills[f"Figure {number}: {loss} weights"] = still.getvalue()
+            figure.clear()
     ranks = ranking(cells, pairs)
     states = [f"{cell.name}: {cell.states}" for cell in cells]
     lines = {"Ensembles": [one.told for one in ensembles], "Notes": notes}
