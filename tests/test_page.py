@@ -216,6 +216,17 @@ def test_filled_contours_windows_zoom_and_differences_look_unlike(page):
         press(page, key)
         seen.append(look())
     assert seen[3] == seen[0]
+    press(page, "+", "+")
+    look()
+    centre, box = page.evaluate("view.centre"), page.locator("#truth").bounding_box()
+    page.mouse.move(box["x"] + 100, box["y"] + 100)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 140, box["y"] + 80)  # takes the picture along
+    page.mouse.up()
+    moved = page.evaluate("view.centre")
+    assert moved[0] < centre[0]
+    assert moved[1] > centre[1]
+    press(page, "0")
     for key, back in (("d", "d"), ("w", "w" * (page.locator("#window option").count() - 1)), ("+", "0")):
         press(page, key)
         seen.append(look())
@@ -228,6 +239,22 @@ def test_filled_contours_windows_zoom_and_differences_look_unlike(page):
         press(page, *back)
         assert look() == seen[0]
     assert len({prediction for _, prediction in seen}) == len(seen) - 1
+
+
+def test_print_has_stills_for_the_3d_view_and_heads_on_every_page(page):
+    assert not page.locator("#stills").is_visible()
+    page.emulate_media(media="print")
+    stills = page.locator("#stills img")
+    assert [stills.nth(i).get_attribute("alt") for i in range(stills.count())] == [
+        "Figure 2: uniform weights", "Figure 3: simple weights", "Figure 4: square weights",
+    ]  # fmt: skip
+    assert min(still.evaluate("still => still.naturalWidth") for still in stills.all()) > 700
+    for hidden in ("#solid", "#keys", "nav", "#case"):
+        assert not page.locator(hidden).is_visible()
+    style = "head => [getComputedStyle(head).display, getComputedStyle(head).breakInside]"
+    assert page.locator("#table1 thead").evaluate(style) == ["table-header-group", "avoid"]
+    assert page.locator("#table1 tbody tr").nth(0).evaluate("row => getComputedStyle(row).breakInside") == "avoid"
+    page.emulate_media(media="screen")
 
 
 def test_windows_are_those_that_the_stored_values_reach(page):

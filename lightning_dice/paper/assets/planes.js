@@ -5,7 +5,7 @@ const PLANES = {
   coronal: { across: 1, right: 0, down: 2, marks: ["R", "L", "H", "F"] },
   sagittal: { across: 0, right: 1, down: 2, marks: ["A", "P", "H", "F"] },
 };
-const MISSED = [0, 255, 255], ADDED = [255, 0, 255], CONFUSED = [255, 255, 255];
+const MISSED = [0, 255, 255], ADDED = [255, 0, 255], CONFUSED = [255, 255, 0];
 const FILL = 0.5; // opacity
 
 // A plane's width and height in voxels, and the places of its voxels in the volume.
