@@ -1,59 +1,22 @@
 """The report's page, opened in a headless Chromium."""
 
-import shutil
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import sync_playwright
 
 from lightning_dice.data.labels import label_set
 from lightning_dice.paper.viewer import case_data
 from lightning_dice.pictures.slices import Pictured
+from tests.browsing import ARGUMENTS, CHROMIUM, CONTRASTS, SOLID_FOLLOWS, colours, opened, press, shown
 from tests.conftest import tiny_case
 from tests.grids import PAPER, write_pictures, write_run
 from tests.test_escaping import HOSTILE, LOSS, SETTING
 from tests.test_report import CASES, MEANS, make_report
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-# No sandbox, since continuous integration runs as root; WebGL in software.
-ARGUMENTS = [
-    "--no-sandbox",
-    "--enable-unsafe-swiftshader",
-    "--use-angle=swiftshader",
-    "--disable-background-networking",
-]
-
-
 BACKGROUNDS = {"light": "rgb(255, 255, 255)", "dark": "rgb(22, 24, 27)"}
-SOLID_FOLLOWS = """() => getComputedStyle(document.querySelector('#solid .legendtext')).fill ===
-  getComputedStyle(document.body).color"""
-# The contrast, as WCAG 2.2 defines it, of each text that is shown, to the colour that lies behind it. Inverting a plot
-# changes its text and its white together, and what lies below text in the matrix is not of the page's elements.
-CONTRASTS = """() => {
-  const channels = (colour) => colour.match(/[\\d.]+/g).map(Number);
-  const linear = (c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
-  const luminance = (rgb) => [0.2126, 0.7152, 0.0722].reduce((sum, share, i) => sum + share * linear(rgb[i] / 255), 0);
-  const behind = (element) => {
-    for (; element; element = element.parentElement) {
-      const colour = channels(getComputedStyle(element).backgroundColor);
-      if (colour[3] !== 0) return colour;
-    }
-    return [255, 255, 255];
-  };
-  const found = [], walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walker.nextNode()) {
-    const element = walker.currentNode.parentElement, text = walker.currentNode.textContent.trim();
-    if (!text || !element.checkVisibility() || element.closest("script, option, .heatmaplayer")) continue;
-    const style = getComputedStyle(element), colour = element.closest("svg") ? style.fill : style.color;
-    const own = luminance(channels(colour)), other = luminance(behind(element));
-    found.push({ text, contrast: (Math.max(own, other) + 0.05) / (Math.min(own, other) + 0.05) });
-  }
-  return found;
-}"""
 
 
 @pytest.fixture(scope="module")
@@ -62,20 +25,6 @@ def browser():
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield browser
         browser.close()
-
-
-def opened(browser: Browser, file: Path, width: int = 1280) -> Page:
-    """A page that has drawn itself; the messages of its console are in `said`, and what it asked for in `asked`."""
-    page = browser.new_page(viewport={"width": width, "height": 900})
-    page.said, page.asked = [], []
-    page.on("console", lambda message: page.said.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: page.said.append(str(error)))
-    page.on("dialog", lambda dialog: (page.said.append(dialog.message), dialog.dismiss()))
-    page.on("request", lambda request: page.asked.append(request.url))
-    page.goto(file.as_uri())
-    page.wait_for_function("document.getElementById('prediction').dataset.shown")
-    page.wait_for_selector("#solid canvas")
-    return page
 
 
 @pytest.fixture(scope="module")
@@ -104,12 +53,6 @@ def test_nothing_is_wider_than_the_screen_and_every_text_can_be_read(page, width
     page.set_viewport_size({"width": 1280, "height": 900})
 
 
-def colours(page, selector: str) -> set[tuple[int, ...]]:
-    """Of the pixels on the screen."""
-    shot = np.asarray(Image.open(BytesIO(page.locator(selector).screenshot())).convert("RGB"))
-    return set(map(tuple, shot.reshape(-1, 3).tolist()))
-
-
 def test_it_loads_without_an_error_and_without_the_network(page):
     assert page.said == []
     assert all(url.startswith(("file:", "data:", "blob:")) for url in page.asked)
@@ -130,20 +73,6 @@ def test_the_table_sorts_both_ways(page):
     assert page.locator("#table1 tbody").nth(1).locator("th").all_text_contents() == averages
     values = [float(rows.nth(i).locator("td").nth(0).get_attribute("data-dice")) for i in range(rows.count())]
     assert values == sorted(values)
-
-
-def shown(page, words: str = "") -> tuple[str, str]:
-    """What the two slices show, once the second shows these words."""
-    asked = "words => document.getElementById('prediction').dataset.shown.includes(words)"
-    page.wait_for_function(asked, arg=words)
-    page.evaluate("drawPlanes()")
-    return tuple(page.locator(f"#{canvas}").get_attribute("data-shown") for canvas in ("truth", "prediction"))
-
-
-def press(page, *keys: str) -> None:
-    page.locator("#views").focus()
-    for key in keys:
-        page.keyboard.press(key)
 
 
 def test_it_opens_on_the_largest_error_and_stays_there_across_cells(page):
