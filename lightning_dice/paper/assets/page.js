@@ -19,20 +19,23 @@ const ready = unpacked(byId("plotly").textContent).then((packed) => packed.text(
 });
 
 // On paper the plots are as wide as the page.
-addEventListener("beforeprint", () => document.querySelectorAll(".wide > .js-plotly-plot").forEach((plot) => Plotly.Plots.resize(plot)));
+addEventListener("beforeprint", () => {
+  for (const plot of document.querySelectorAll(".wide > .js-plotly-plot")) Plotly.Plots.resize(plot);
+});
 
 // Table 1 shows one score at a time.
 const table = byId("table1");
 radios("score").forEach((radio) => radio.addEventListener("change", () => {
   table.dataset.score = radio.value;
-  table.querySelectorAll("thead th").forEach((head) => head.removeAttribute("aria-sort"));
+  heads.forEach((head) => head.removeAttribute("aria-sort"));
 }));
 byId("with-sd").addEventListener("change", (event) => table.classList.toggle("without-sd", !event.target.checked));
 
 // A click on a head sorts by it, a second one the other way round; averages stand in a body of their own.
-table.querySelectorAll("thead th").forEach((head, column) => head.querySelector("button").addEventListener("click", () => {
+const heads = [...table.tHead.rows[0].cells];
+heads.forEach((head, column) => head.querySelector("button").addEventListener("click", () => {
   const down = head.getAttribute("aria-sort") !== "descending";
-  table.querySelectorAll("thead th").forEach((other) => other.removeAttribute("aria-sort"));
+  heads.forEach((other) => other.removeAttribute("aria-sort"));
   head.setAttribute("aria-sort", down ? "descending" : "ascending");
   const key = (row) => column ? parseFloat(row.cells[column].dataset[table.dataset.score]) : row.cells[0].textContent;
   const rows = [...table.tBodies[0].rows].sort((a, b) => {

@@ -6,7 +6,6 @@ const PLANES = {
   sagittal: { across: 0, right: 1, down: 2, marks: ["A", "P", "H", "F"] },
 };
 const MISSED = [0, 255, 255], ADDED = [255, 0, 255], CONFUSED = [255, 255, 0];
-const FILL = 0.5; // opacity
 
 // A plane's width and height in voxels, and the places of its voxels in the volume.
 function planeOf(name, shape, at) {
@@ -50,7 +49,10 @@ function labelImage(plane, colourOf) {
   return image;
 }
 function differenceColour(truth, prediction) {
-  return (place) => truth[place] === prediction[place] ? null : !prediction[place] ? MISSED : !truth[place] ? ADDED : CONFUSED;
+  return (place) => {
+    if (truth[place] === prediction[place]) return null;
+    return !prediction[place] ? MISSED : !truth[place] ? ADDED : CONFUSED;
+  };
 }
 
 // The borders of each label in a plane, in voxels: a path per label, `inset` within it so that neighbours both show.

@@ -3,7 +3,13 @@ const WINDOWS = { abdomen: [-160, 240], liver: [-45, 105], lung: [-1350, 150], b
 const AIR = -1000; // nothing is below it
 const OFFERED = 0.75; // share of a window's values that a scan must reach, as it is stored clipped
 const WHEEL = 40; // pixels that make a step
-const view = { at: [0, 0, 0], zoom: 1, centre: [0.5, 0.5] }; // of the plane, from its upper left corner
+const FILL = 0.5, STRONG = 0.8; // opacities
+const view = {
+  at: [0, 0, 0], // slices across the three axes
+  zoom: 1,
+  centre: [0.5, 0.5], // shares of the plane, from its upper left corner
+  size: [1, 1], // of the plane, in pixels of the page
+};
 
 const volumes = new Map();
 async function volume(text) {
@@ -12,7 +18,8 @@ async function volume(text) {
 }
 const theCase = () => data.cases[byId("case").value];
 const across = () => PLANES[chosen("plane")].across;
-const isCurrent = (one, cell) => one === theCase() && cell === byId("cell").value; // else another choice came in between
+// Else another choice came in between.
+const isCurrent = (one, cell) => one === theCase() && cell === byId("cell").value;
 
 async function drawPlanes() {
   const one = theCase(), cell = byId("cell").value;
@@ -24,12 +31,13 @@ async function drawPlanes() {
   for (const [id, labels] of [["truth", truth], ["prediction", prediction]]) {
     const canvas = byId(id), context = canvas.getContext("2d");
     const matrix = fitted(canvas, plane, one.spacing, name);
+    view.size = [matrix.a * plane.width / devicePixelRatio, matrix.d * plane.height / devicePixelRatio];
     context.setTransform(matrix);
     context.drawImage(drawn(grey), 0, 0);
     context.imageSmoothingEnabled = false;
     const showsErrors = isDifferent && id === "prediction";
-    if (how === "filled" && !showsErrors) overlay(context, plane, FILL, (i) => labels[i] ? data.labels[labels[i]].colour : null);
-    if (showsErrors) overlay(context, plane, 0.8, differenceColour(truth, prediction));
+    if (showsErrors) overlay(context, plane, STRONG, differenceColour(truth, prediction));
+    else if (how === "filled") overlay(context, plane, FILL, (i) => labels[i] ? data.labels[labels[i]].colour : null);
     if (how === "contours") outline(context, plane, labels, matrix);
     canvas.dataset.shown = `${id === "truth" ? id : cell}, ${name} ${place + 1}`;
     const marks = canvas.parentElement.querySelectorAll("span");
@@ -83,7 +91,8 @@ function offerWindows() {
   const offered = Object.entries(WINDOWS).filter(([, [low, high]]) =>
     Math.min(high, highest) - Math.max(low, lowest) >= OFFERED * (high - Math.max(low, AIR)));
   const names = offered.map(([name, [low, high]]) => `${name} (W ${high - low}, L ${(low + high) / 2})`);
-  choose(byId("window"), [...names, "all values"], byId("window").value, [...offered.map(([, hu]) => hu.join(" ")), theCase().hu.join(" ")]);
+  const values = [...offered.map(([, hu]) => hu), theCase().hu].map((hu) => hu.join(" "));
+  choose(byId("window"), [...names, "all values"], byId("window").value, values);
 }
 function drawLegend() {
   const shown = data.labels.slice(1).map(({ name, colour }) => [name, colour]);
@@ -147,7 +156,8 @@ const KEYS = {
 function listen() {
   byId("case").addEventListener("change", () => newCase());
   for (const id of ["cell", "window", "differences"]) byId(id).addEventListener("change", redraw);
-  for (const name of ["plane", "labels", "solid"]) for (const radio of radios(name)) radio.addEventListener("change", () => pick(name, radio.value));
+  for (const radio of ["plane", "labels", "solid"].flatMap(radios))
+    radio.addEventListener("change", () => pick(radio.name, radio.value));
   byId("slice").addEventListener("input", (event) => toSlice(+event.target.value));
   byId("worst").addEventListener("click", toLargestError);
   byId("whole").addEventListener("click", KEYS[0]);
@@ -173,11 +183,13 @@ function watchMouse(canvas) {
     step(-Math.sign(turned)); // down is towards the feet
     turned = 0;
   }, { passive: false });
-  canvas.addEventListener("pointerdown", (event) => { if (event.pointerType === "mouse") canvas.setPointerCapture(event.pointerId); });
+  canvas.addEventListener("pointerdown", (event) => {
+    if (event.pointerType === "mouse") canvas.setPointerCapture(event.pointerId);
+  });
   canvas.addEventListener("pointermove", (event) => {
     if (!canvas.hasPointerCapture(event.pointerId) || view.zoom === 1) return;
-    const size = view.zoom * Math.min(canvas.clientWidth, canvas.clientHeight);
-    view.centre = [view.centre[0] - event.movementX / size, view.centre[1] - event.movementY / size].map((c) => Math.max(0, Math.min(1, c)));
+    const moved = [view.centre[0] - event.movementX / view.size[0], view.centre[1] - event.movementY / view.size[1]];
+    view.centre = moved.map((place) => Math.max(0, Math.min(1, place)));
     drawPlanes();
   });
 }
