@@ -12,17 +12,17 @@ from lightning_dice.data.labels import BACKGROUND_NAME
 from lightning_dice.paper.figure1 import has_curves, mean_curves
 from lightning_dice.paper.grid import Cell
 from lightning_dice.paper.intervals import SIGNIFICANT
-from lightning_dice.paper.published import TABLE1
+from lightning_dice.paper.published import TABLE1, WEIGHTINGS
 from lightning_dice.paper.rates import MOST_TICKS, OKABE_ITO
 from lightning_dice.paper.statistics import ORGANS_MEAN
-from lightning_dice.pictures.curves import STAGES, dashes
+from lightning_dice.pictures.curves import STAGES, curve_of, dashes, loss_axis
 from lightning_dice.pictures.escaping import plotly
 from lightning_dice.pictures.legend import MOST_TOLD
 
 TITLE_WIDTH = 24  # characters over a column of curves
 COLUMN_PIXELS = 190  # where there are more of them than fit on the page
 ORGAN_PIXELS = 80  # of the distributions, likewise
-SEED_POINTS = 100  # of a seed's thin curve
+FAINT_POINTS = 100  # of a faint curve
 MATRIX_COLOURS = ((0, "#f4a582"), (0.5, "#ffffff"), (1, "#92c5de"))  # pale, for the sake of the numbers on them
 MATRIX_TEXT = "#1a1a1a"
 CELL_COLOURS = (*OKABE_ITO, *qualitative.Dark24)
@@ -83,24 +83,24 @@ def _curves(cells: Sequence[Cell]) -> go.Figure:
             for label, dash in zip(cell.labels.labels, dashes(cell.labels), strict=True):
                 lines[f"dice/{label.name}"] = row, label.colour, dash
             for key, (place, colour, dash) in lines.items():
-                columns = ["step", f"{stage}/{key}"]
-                points = mean[columns].dropna()
+                curve, behind = curve_of(f"{stage}/{key}", mean, of_seeds)
                 name = f"loss, {stage}" if key == "loss" else key.removeprefix("dice/")
                 is_told = column == begun and (key == "loss" or stage == "train")
                 figure.add_scatter(
-                    x=points["step"], y=points[f"{stage}/{key}"], name=name, legendgroup=name, showlegend=is_told,
+                    x=curve.index, y=curve, name=name, legendgroup=name, showlegend=is_told,
                     line={"color": colour, "dash": dash}, row=place, col=column,
                 )  # fmt: skip
-                if of_seeds:
-                    thin = _end_to_end([one[columns].dropna() for one in of_seeds])
+                if behind:
+                    thin = _end_to_end(behind)
                     figure.add_scatter(
-                        x=thin["step"], y=thin[columns[1]], name=name, legendgroup=name, showlegend=False, opacity=0.35,
+                        x=thin.index, y=thin, name=name, legendgroup=name, showlegend=False, opacity=0.35,
                         line={"color": colour, "dash": dash, "width": 0.8}, hoverinfo="skip", row=place, col=column,
                     )  # fmt: skip
     for row, stage in enumerate(STAGES, start=2):
         figure.update_yaxes(range=[0, 1.01], row=row)
         figure.update_yaxes(title_text=f"Dice, {stage}", row=row, col=1)
-    figure.update_yaxes(title_text="loss", row=1, col=1)
+    loss = loss_axis(all(cell.loss in WEIGHTINGS for cell in cells if cell.runs)).replace("\n", "<br>")
+    figure.update_yaxes(title_text=loss, row=1, col=1)
     figure.update_annotations(font_size=12)  # six titles side by side
     _styled(figure, 720).update_traces(mode="lines").update_xaxes(title_text="iteration", row=1 + len(STAGES))
     breaks = max(title.count("<br>") for title in titles)
@@ -108,12 +108,11 @@ def _curves(cells: Sequence[Cell]) -> go.Figure:
     return figure.update_layout(hovermode="x", width=width, margin_t=60 + 16 * breaks)
 
 
-def _end_to_end(curves: Sequence[pd.DataFrame]) -> pd.DataFrame:
+def _end_to_end(curves: Sequence[pd.Series]) -> pd.Series:
     """As one line with gaps between them, thinned out."""
     parts = []
     for curve in curves:
-        thinned = curve.iloc[:: -(-len(curve) // SEED_POINTS) or 1]
-        parts += [thinned, pd.DataFrame(np.nan, index=[0], columns=curve.columns)]
+        parts += [curve.iloc[:: -(-len(curve) // FAINT_POINTS) or 1], pd.Series([np.nan], index=[0])]
     return pd.concat(parts)
 
 

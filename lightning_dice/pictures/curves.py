@@ -91,12 +91,18 @@ def draw_dice(
 
 
 def _draw(axis: Axes, column: str, table: pd.DataFrame, seeds: Sequence[pd.DataFrame], look: dict[str, Any]) -> None:
-    points = _points(table, column)
-    curve = smoothed(points)
-    behind = [smoothed(_points(one, column)) for one in seeds] or ([] if curve.equals(points) else [points])
+    curve, behind = curve_of(column, table, seeds)
     for line in behind:
         axis.plot(line, **look | FAINT)
     axis.plot(curve, linewidth=1.2, **look)
+
+
+def curve_of(column: str, table: pd.DataFrame, seeds: Sequence[pd.DataFrame]) -> tuple[pd.Series, list[pd.Series]]:
+    """A column by step, smoothed, and what is faint behind it: the same of each seed, or without seeds its own points
+    if they are another curve."""
+    points = _points(table, column)
+    curve = smoothed(points)
+    return curve, [smoothed(_points(one, column)) for one in seeds] or ([] if curve.equals(points) else [points])
 
 
 def _points(table: pd.DataFrame, column: str) -> pd.Series:
