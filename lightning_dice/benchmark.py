@@ -15,14 +15,13 @@ import pandas as pd
 import pytorch_lightning as pl
 import torch
 from lightning_fabric import Fabric
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from lightning_dice import workloads
-from lightning_dice.build import build_datamodule, build_fabric, build_module, build_trainer, settle
-from lightning_dice.callbacks.timing import WARM_UP_STEPS, StepTimes
+from lightning_dice.build import build_datamodule, build_fabric, build_module, settle
 from lightning_dice.data.datamodule import CTDataModule
 from lightning_dice.files import atomic_write
-from lightning_dice.module import SegmentationModule
+from lightning_dice.scaling import scaling, time_training
 from lightning_dice.settings import BenchmarkSettings
 from lightning_dice.validation import checked
 
@@ -35,7 +34,8 @@ def benchmark(config: DictConfig) -> dict[str, Any]:
     """Time training, patches and inference of this configuration, and print the figures.
 
     Each round does `steps` iterations or batches of every work, or one volume, in turn, so that what else the machine
-    does hits them all; the median over the rounds counts, with the least and the most beside it.
+    does hits them all; the median over the rounds counts, with the least and the most beside it. With `devices` it is
+    the training alone, on each of these numbers of them.
 
     Returns:
         Plain types, which `output` gets too: seconds of each work, and what follows from them.
@@ -45,6 +45,10 @@ def benchmark(config: DictConfig) -> dict[str, Any]:
     """
     checked(config, BenchmarkSettings)
     config = settle(config)
+    if config.devices:
+        table = scaling(config, config.devices)
+        print(table.to_string(index=False, float_format="{:.4g}".format))
+        return _written({"scaling": table.to_dict("records")}, config.output)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     data = build_datamodule(config)
     data.setup()
@@ -73,7 +77,7 @@ def benchmark(config: DictConfig) -> dict[str, Any]:
     seconds: dict[str, list[float]] = {name: [] for name in ("iteration from the store", *works)}
     waiting, memory = [], {}
     for _ in range(config.rounds):
-        summary = _train(config, module, data)
+        summary = time_training(config, copy.deepcopy(module), data)
         seconds["iteration from the store"].append(summary["seconds_per_iteration"])
         waiting.append(summary["share_waiting_for_data"])
         memory = {key: summary[key] for key in ("peak_memory_gb", "peak_device_memory_gb")}
@@ -91,8 +95,12 @@ def benchmark(config: DictConfig) -> dict[str, Any]:
     }
     print(table.to_string(float_format="{:.4g}".format, header=["median s", "least", "most"]), "\n")
     print("\n".join(f"{key}: {value:.4g}" for key, value in result.items() if isinstance(value, float)))
-    if config.output:
-        with atomic_write(Path(config.output).expanduser()) as path:
+    return _written(result, config.output)
+
+
+def _written(result: dict[str, Any], output: str | None) -> dict[str, Any]:
+    if output:
+        with atomic_write(Path(output).expanduser()) as path:
             path.write_text(json.dumps(result, indent=2))
     return result
 
@@ -119,18 +127,6 @@ def _figures(seconds: pd.Series, flop: float, flop_of_product: float, data: CTDa
             "volume_over_monai": seconds["volume"] / seconds["volume, MONAI"],
         }
     return {name: float(value) for name, value in figures.items()}
-
-
-def _train(config: DictConfig, module: SegmentationModule, data: CTDataModule) -> dict[str, Any]:
-    """The times of a training as `train` does it, without validation and checkpoints."""
-    times = StepTimes()
-    short = OmegaConf.merge(config, {"trainer": {"max_steps": config.steps + WARM_UP_STEPS}})
-    assert isinstance(short, DictConfig)  # as the first of what is merged
-    trainer = build_trainer(
-        short, callbacks=[times], logger=False, profiler=times.wait, enable_checkpointing=False, limit_val_batches=0
-    )
-    trainer.fit(copy.deepcopy(module), datamodule=data)
-    return times.summary()
 
 
 def _seconds(work: workloads.Work, times: int, fabric: Fabric) -> float:

@@ -15,6 +15,7 @@ from lightning_fabric import Fabric
 from omegaconf import DictConfig, open_dict
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -32,7 +33,7 @@ from lightning_dice.checkpoints import CheckpointFiles, LastCheckpoint
 from lightning_dice.config import plain
 from lightning_dice.data.datamodule import CTDataModule
 from lightning_dice.data.labels import LabelChoice
-from lightning_dice.devices import best_precision, check_index, claim_gpu, uses_gpu
+from lightning_dice.devices import best_precision, check_devices, check_index, claim_gpus, device_count, uses_gpu
 from lightning_dice.errors import InputError
 from lightning_dice.loggers import check_loggers
 from lightning_dice.losses import build_loss, taken_by_loss
@@ -43,6 +44,7 @@ from lightning_dice.network import channels_last
 from lightning_dice.objects import REFUSALS, instantiated, parameters, refusing, taken
 from lightning_dice.recipe import Recipe
 from lightning_dice.runs import Run
+from lightning_dice.sync_norm import CPUSyncBatchNorm
 
 QUIET = (  # warnings of Lightning's that are none here
     r".*isinstance\(treespec, LeafSpec\).*",  # its own use of an old name of torch's
@@ -83,6 +85,7 @@ def settle(config: DictConfig) -> DictConfig:
         if wrong := [rate for rate in rates if not 0 <= rate < float("inf")]:
             raise InputError(f"schedule: comes to a learning rate of {wrong[0]}; expected finite ones from 0")
     check_loggers(config.logger)
+    check_devices(config.trainer, config.data.batch_size)
     trainer = build_trainer(config, logger=False, devices=config.trainer.devices)
     check_validates(trainer, config.data.validation > 0)
     return config
@@ -192,15 +195,48 @@ def build_trainer(config: DictConfig, callbacks: Sequence[pl.Callback] = (), **s
     interval = min(config.trainer.val_check_interval, config.trainer.max_steps)
     interval *= config.trainer.get("accumulate_grad_batches", 1)
     settings |= {"precision": precision, "val_check_interval": interval, "enable_model_summary": False}
-    several = config.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.device_count() > 1
-    if several and config.trainer.devices == 1 and "devices" not in settings:
-        settings["devices"] = [claim_gpu()[0]]
+    has_choice = config.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.device_count() > 1
+    if has_choice and config.trainer.devices == 1 and "devices" not in settings:
+        settings["devices"] = claim_gpus(1)
+    settings["use_distributed_sampler"] = False  # the data module's loaders know their part
+    if device_count(config.trainer) == 1:
+        settings |= {"strategy": "auto", "sync_batchnorm": False}
+    elif config.trainer.get("sync_batchnorm", True) and not uses_gpu(config.trainer.accelerator):
+        settings |= {"sync_batchnorm": False, "plugins": [*settings.get("plugins", ()), CPUSyncBatchNorm()]}
     own = [("trainer.callbacks", callback) for callback in config.trainer.get("callbacks", ())]
     own += [(f"callbacks.{name}", callback) for name, callback in config.get("callbacks", {}).items()]
     made = [(name, instantiated(callback, name)) for name, callback in own]
     for name, callback in made:
         check_stopping(callback, name)
     return instantiated(config.trainer, "trainer", callbacks=[*callbacks, *(one for _, one in made)], **settings)
+
+
+def join_group(config: DictConfig) -> DDPStrategy | None:
+    """Join the ranks that torchrun or SLURM started, of which this process is one; None for a process of its own.
+
+    Raises:
+        InputError: they are not one for each device; or there should be some, on other machines.
+    """
+    devices, nodes = config.trainer.devices, config.trainer.get("num_nodes", 1)
+    if (count := device_count(config.trainer)) == 1:
+        return None
+    strategy = build_trainer(config, logger=False, devices=devices).strategy
+    assert isinstance(strategy, DDPStrategy)
+    assert strategy.cluster_environment is not None
+    if not strategy.cluster_environment.creates_processes_externally:
+        if nodes > 1:
+            raise InputError(
+                f"trainer.num_nodes={nodes}: this machine cannot start processes on others; use SLURM, such as by "
+                "hydra/launcher=slurm, or torchrun on each of them"
+            )
+        return None
+    if (started := strategy.cluster_environment.world_size()) != count:
+        raise InputError(
+            f"trainer.devices={devices}, trainer.num_nodes={nodes}: {started} processes were started; expected one for "
+            f"each of the {count} devices, such as by hydra.launcher.tasks_per_node or srun --ntasks-per-node"
+        )
+    strategy.setup_environment()
+    return strategy
 
 
 def build_training(
@@ -211,28 +247,30 @@ def build_training(
     results: TestResults,
     step: int,
     loggers: Sequence[Logger] = (),
+    rank: int = 0,
 ) -> pl.Trainer:
-    """A trainer that leaves in the run's folder what `runs.py` says, from `step` on, and tells it `loggers` too."""
-    # A new run's events, at step 0 too, take the place of those of a session that left no checkpoint.
-    purged: dict[str, Any] = {"purge_step": step + 1 if step else 0}
-    board = TensorBoardLogger(run.tensorboard, name="", version="", default_hp_metric=False, **purged)
-    tables = BoardTables(board, grid_settings(plain(config)), data.class_voxels, results)
-    callbacks = [times, TrainingMeasures(times), results, tables, OverlayPictures(), LastCheckpoint(run)]
+    """A trainer that leaves in the run's folder what `runs.py` says, from `step` on, and tells it `loggers` too.
+
+    On several devices those of ranks above 0 do the same work, and tell nobody.
+    """
+    callbacks: list[pl.Callback] = [times, results, LastCheckpoint(run)]
     if data.split.validation:
         where: dict[str, Any] = {"dirpath": run.checkpoints, "filename": run.best.stem, "enable_version_counter": False}
         callbacks.append(ModelCheckpoint(monitor="val/dice", mode="max", **where))
-    if config.schedule._target_ is not None:
-        callbacks.append(LearningRateMonitor("step"))
-    if config.trainer.enable_progress_bar:
-        callbacks.append(ProgressBar(run.folder.name, times))
-    lost = LostClassWarning(shares_of(data.taught, data.class_voxels), board, bool(config.prior))
-    trainer = build_trainer(
-        config,
-        callbacks,
-        logger=[board, CurvesLogger(run), lost, *loggers],
-        profiler=times.wait,
-        plugins=[CheckpointFiles(run)],
-    )
+    telling: dict[str, Any] = {"logger": False, "enable_progress_bar": False}
+    if rank == 0:
+        # A new run's events, at step 0 too, take the place of those of a session that left no checkpoint.
+        purged: dict[str, Any] = {"purge_step": step + 1 if step else 0}
+        board = TensorBoardLogger(run.tensorboard, name="", version="", default_hp_metric=False, **purged)
+        tables = BoardTables(board, grid_settings(plain(config)), data.class_voxels, results)
+        callbacks += [TrainingMeasures(times), tables, OverlayPictures()]
+        if config.schedule._target_ is not None:
+            callbacks.append(LearningRateMonitor("step"))
+        if config.trainer.enable_progress_bar:
+            callbacks.append(ProgressBar(run.folder.name, times))
+        lost = LostClassWarning(shares_of(data.taught, data.class_voxels), board, bool(config.prior))
+        telling = {"logger": [board, CurvesLogger(run), lost, *loggers]}
+    trainer = build_trainer(config, callbacks, profiler=times.wait, plugins=[CheckpointFiles(run)], **telling)
     check_validates(trainer, bool(data.split.validation))
     return trainer
 

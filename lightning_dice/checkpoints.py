@@ -54,13 +54,16 @@ class LastCheckpoint(Checkpoint):
     ends at once, and the run goes on from the checkpoint before. SIGTERM, which a cluster sends before it takes a
     machine away, is Lightning's: it ends after the iteration too, and is saved here.
 
+    Of several ranks, rank zero says when, and all of them save and stop after the same iteration; it does the same for
+    SIGTERM as for Ctrl-C, since Lightning's way needs all of them to get it in the same iteration.
+
     A training that a callback stopped stays stopped: the checkpoint says so, and a resumed run goes on with the test.
     """
 
     def __init__(self, run: Run):
         self.run = run
         self._asked_to_stop = False
-        self._handler: Any = None
+        self._handlers: dict[int, Any] = {}
         self._stopped_early = False
 
     def state_dict(self) -> dict[str, Any]:
@@ -75,29 +78,34 @@ class LastCheckpoint(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._saved = time.monotonic()
         if threading.current_thread() is threading.main_thread():
-            self._handler = signal.signal(signal.SIGINT, self._ask_to_stop)
+            handler = self._ask_to_stop if trainer.is_global_zero else signal.SIG_IGN
+            signals = [signal.SIGINT] if trainer.world_size == 1 else [signal.SIGINT, signal.SIGTERM]
+            self._handlers = {number: signal.signal(number, handler) for number in signals}
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
         if batch_idx % trainer.accumulate_grad_batches:
             return  # in the middle of an iteration
-        if self._asked_to_stop or time.monotonic() - self._saved >= CHECKPOINT_EVERY:
+        is_due = self._asked_to_stop or time.monotonic() - self._saved >= CHECKPOINT_EVERY
+        stops, is_due = trainer.strategy.broadcast((self._asked_to_stop, is_due))
+        if is_due:
             self._save(trainer)
-        if self._asked_to_stop:
+        if stops:
             raise Interrupted(f"stopped after step {trainer.global_step} of {trainer.max_steps}")
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._stopped_early = trainer.should_stop
         self._save(trainer)
         self._give_back()
-        if self._asked_to_stop:
+        if trainer.strategy.broadcast(self._asked_to_stop):
             raise Interrupted("stopped after the training, before the test")
 
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
         self._give_back()
         batches = trainer.fit_loop.epoch_loop.batch_idx + 1
         is_whole = batches % trainer.accumulate_grad_batches == 0
-        if isinstance(exception, SIGTERMException) and is_whole and not trainer.should_stop:  # whose end was to come
-            self._save(trainer)
+        is_alone = trainer.world_size == 1
+        if isinstance(exception, SIGTERMException) and is_alone and is_whole and not trainer.should_stop:
+            self._save(trainer)  # before its end came
 
     def _save(self, trainer: pl.Trainer) -> None:
         if trainer.global_step:
@@ -110,9 +118,9 @@ class LastCheckpoint(Checkpoint):
         print("\nstopping after this iteration; Ctrl-C again stops at once", flush=True)
 
     def _give_back(self) -> None:
-        if self._handler is not None:
-            signal.signal(signal.SIGINT, self._handler)
-            self._handler = None
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
 
 
 def find_checkpoint(run: Run) -> int:

@@ -1,32 +1,74 @@
 """What a run is computed on: a GPU that nobody else of ours works on, and the precision that the device is fast in."""
 
 import contextlib
-import functools
-import itertools
+import random
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
 from filelock import FileLock, Timeout
+from omegaconf import DictConfig
 
 from lightning_dice.errors import InputError
 
+_held: dict[int, FileLock] = {}  # GPUs of this process, while it lives
 
-@functools.cache  # one for the process, which holds it while it lives
-def claim_gpu() -> tuple[int, FileLock]:
-    """A GPU that no other process of ours works on, such as another cell of a grid; waits while there is none.
 
-    The lock is a file's, and the system drops it when the process ends, however it ends.
+def claim_gpus(count: int) -> list[int]:
+    """GPUs that no other process of ours works on, such as another cell of a grid; waits while there are not as many.
+
+    The locks are files', and the system drops them when the process ends, however it ends.
+
+    Raises:
+        InputError: the machine has fewer.
     """
-    for device in itertools.cycle(range(torch.cuda.device_count())):
-        name = f"lightning_dice-{torch.cuda.get_device_properties(device).uuid}.lock"
-        lock = FileLock(Path(tempfile.gettempdir()) / name)
-        with contextlib.suppress(Timeout):
-            lock.acquire(timeout=1)
-            return device, lock
-    raise RuntimeError("no GPU to claim")
+    found = torch.cuda.device_count()
+    if count > found:
+        raise InputError(f"trainer.devices={count}: this machine has {found}; expected an integer from 1 to {found}")
+    while len(_held) < count:
+        for device in range(found):
+            name = f"lightning_dice-{torch.cuda.get_device_properties(device).uuid}.lock"
+            lock = FileLock(Path(tempfile.gettempdir()) / name)
+            if len(_held) < count and device not in _held:
+                with contextlib.suppress(Timeout):
+                    lock.acquire(blocking=False)
+                    _held[device] = lock
+        if len(_held) < count:  # none is held in the meantime, which another process may wait for likewise
+            while _held:
+                _held.popitem()[1].release()
+            time.sleep(random.uniform(0.5, 1.5))
+    return sorted(_held)[:count]
+
+
+def claimed(config: DictConfig) -> DictConfig:
+    """The configuration with GPUs of its own for a run on several, if it does not choose them itself."""
+    config = config.copy()
+    if uses_gpu(config.trainer.accelerator) and isinstance(config.trainer.devices, int):
+        config.trainer.devices = claim_gpus(config.trainer.devices)
+    return config
+
+
+def device_count(trainer: DictConfig) -> int:
+    """On how many devices the settings of a trainer let a run work, on all machines."""
+    devices, nodes = trainer.devices, int(trainer.get("num_nodes", 1))
+    return nodes * (devices if isinstance(devices, int) else len(devices))
+
+
+def check_devices(trainer: DictConfig, batch_size: int) -> None:
+    """See that each device has as many patches of a batch as the others.
+
+    Raises:
+        InputError: there is no such division.
+    """
+    count = device_count(trainer)
+    if batch_size % count:
+        raise InputError(
+            f"data.batch_size={batch_size}: not divisible by the {count} devices, which share the patches of a batch; "
+            f"expected a multiple, such as data.batch_size={count * -(-batch_size // count)}, or other trainer.devices"
+        )
 
 
 def check_index(devices: int | Sequence[int], accelerator: str, name: str) -> None:

@@ -1,7 +1,7 @@
 """The multi-class Dice loss of Eq. 2 and 6 of Shen et al. 2018, and the class weights of Eq. 3 to 5."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +70,11 @@ class DiceLoss(nn.Module):
     The weights are computed in float64. The loss is computed in float32, outside autocast, or in float64 if the logits
     are.
 
+    Attributes:
+        across: where several processes train one network, each on its part of the batch, what adds up a tensor of
+            theirs with its gradient, such as `lightning_dice.ranks.total`. In training the loss is then that of the
+            whole batch, on each of them; None, by default, leaves it that of the part.
+
     Raises:
         ValueError: an unknown choice; an `epsilon` or a `smooth` that is out of range; logits and target whose shapes
             or numbers of classes do not fit; a target that is not integer; on the CPU a label outside 0 to L-1 (other
@@ -99,6 +104,7 @@ class DiceLoss(nn.Module):
         self.normalize = normalize
         self.weights: Tensor | None = None  # float64 (L,); no buffer, because not all devices have float64
         self._placed: Tensor | None = None  # the same, with the logits' type on their device
+        self.across: Callable[[Tensor], Tensor] | None = None
 
     def set_class_voxels(self, voxels_per_class: Sequence[int] | Tensor) -> None:
         """Compute the weights from the class counts (L,) of the whole training set, background included."""
@@ -125,9 +131,15 @@ class DiceLoss(nn.Module):
             r = target.flatten(1)[:, None] == torch.arange(classes, device=target.device)[:, None]  # (B, L, V)
             dims = (0, 2) if self.pool == "batch" else (2,)
             overlap, sizes = (s * r).sum(dims), s.sum(dims) + r.sum(dims)  # (L,) or (B, L)
+            across = self.across if self.training else None
+            if across and self.pool == "batch":
+                overlap, sizes = across(torch.stack([overlap, sizes]))
             # A class neither there nor predicted, to the last bit, would be 0/0; it has Dice 0 like any absent one.
             dice = (2 * overlap + self.smooth) / (sizes + self.smooth).clamp_min(torch.finfo(s.dtype).tiny)
-            return -(weights * dice).mean()
+            loss = -(weights * dice).mean()
+            if across and self.pool == "sample":
+                loss = across(loss) / across(torch.ones_like(loss))
+            return loss
 
     def _weights_like(self, logits: Tensor) -> Tensor:
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32

@@ -1,6 +1,7 @@
 """The LightningModule: a given network, loss and optimiser factory."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import pytorch_lightning as pl
@@ -14,6 +15,7 @@ from lightning_dice.errors import InputError
 from lightning_dice.inference import sliding_window
 from lightning_dice.metrics import dice_counts, dice_from_counts
 from lightning_dice.network import compiled
+from lightning_dice.ranks import in_order, of_each, ranks, total
 from lightning_dice.recipe import CHECKPOINT_KEY, Recipe
 
 DIVERGED = "the last checkpoint is from before; try a lower optim.lr, or trainer.precision=32-true"
@@ -71,7 +73,8 @@ class SegmentationModule(pl.LightningModule):
         indices, places = recipe.labels.indices(self.taught), recipe.labels.places(self.taught)
         self.register_buffer("_indices", torch.tensor(indices, dtype=torch.uint8), persistent=False)
         self.register_buffer("_places", torch.tensor(places, dtype=torch.uint8), persistent=False)  # and back
-        # Of the batches since the curves' last point, on the device but for the cases.
+        # Of the batches since the curves' last point, on the device but for the cases. On several devices the losses
+        # are the whole batches', see `DiceLoss.across`, and the others of this rank's parts.
         self._losses: list[Tensor] = []
         self._counts: list[Tensor] = []
         self._cases: list[list[str]] = []
@@ -89,6 +92,10 @@ class SegmentationModule(pl.LightningModule):
     def on_fit_start(self) -> None:
         if self.compiles:
             self._train = compiled(self.network)
+
+    def on_train_start(self) -> None:
+        if self.global_rank:  # whose layers that draw at random are not to draw what rank zero's do
+            torch.manual_seed(torch.initial_seed() + self.global_rank)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         if self._random:
@@ -120,19 +127,20 @@ class SegmentationModule(pl.LightningModule):
             self._log_training()
 
     def on_validation_epoch_start(self) -> None:
-        self._validation: list[tuple[Tensor, Tensor]] = []
+        self._validation: list[tuple[str, tuple[Tensor, Tensor]]] = []  # loss and Dice of this rank's cases
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         logits = self._segment(batch)
         target = self.target(batch.label)
         counts = dice_counts(logits.argmax(dim=1), target, len(self.taught))
-        self._validation.append((self.loss(logits, target), dice_from_counts(counts)))
+        self._validation.append((batch.ids[0], (self.loss(logits, target), dice_from_counts(counts))))
         return self.label_map(logits)
 
     def on_validation_epoch_end(self) -> None:
         if self.trainer.sanity_checking:
             return
-        losses, dice = (torch.stack(values) for values in zip(*self._validation, strict=True))
+        cases = dict(in_order(self._validation))  # each once, see `CTDataModule`
+        losses, dice = (torch.stack(values) for values in zip(*cases.values(), strict=True))
         by_class = dice.nanmean(dim=0)
         mean = by_class[1:].nanmean()
         self._log_point("val", losses, by_class, {"val/dice": mean.item()})
@@ -177,7 +185,8 @@ class SegmentationModule(pl.LightningModule):
 
     def _log_training(self) -> None:
         self._check_losses()
-        self._log_point("train", torch.stack(self._losses), dice_from_counts(torch.stack(self._counts).sum(dim=0)))
+        counts = total(torch.stack(self._counts).sum(dim=0))
+        self._log_point("train", torch.stack(self._losses), dice_from_counts(counts))
         self._losses, self._counts, self._cases = [], [], []
 
     def _log_point(self, stage: str, losses: Tensor, dice: Tensor, more: Mapping[str, float] | None = None) -> None:
@@ -192,8 +201,9 @@ class SegmentationModule(pl.LightningModule):
         if not losses.isfinite().all():
             place = int(losses.isfinite().int().argmin())  # the first that is not
             step = self.global_step - (len(losses) - 1 - place) // self.trainer.accumulate_grad_batches
+            cases = chain.from_iterable(of_each(self._cases[place]))
             raise InputError(
-                f"loss={losses[place]} at step {step}, on patches of {', '.join(self._cases[place])}: the training "
+                f"loss={losses[place]} at step {step}, on patches of {', '.join(cases)}: the training "
                 f"diverged, expected a finite loss; {DIVERGED}"
             )
 
@@ -213,9 +223,9 @@ class SegmentationModule(pl.LightningModule):
                 )
         checkpoint[CHECKPOINT_KEY] = self.recipe.entry() | {
             "losses": self._losses,
-            "counts": self._counts,
-            "cases": self._cases,
-            "random": _random_states(),
+            "counts": [total(counts) for counts in self._counts],
+            "cases": [list(chain(*parts)) for parts in zip(*of_each(self._cases), strict=True)],
+            "random": of_each(_random_states()) if ranks() > 1 else _random_states(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -223,7 +233,12 @@ class SegmentationModule(pl.LightningModule):
         self._losses = [loss.to(self.device) for loss in ours.get("losses", [])]
         self._counts = [counts.to(self.device) for counts in ours.get("counts", [])]
         self._cases = ours.get("cases", [])
-        self._random = ours.get("random", [])
+        if self.global_rank:  # what all ranks had is rank zero's now, on however many the run goes on
+            self._counts = [torch.zeros_like(counts) for counts in self._counts]
+            self._cases = [[] for _ in self._cases]
+        random = ours.get("random", [])
+        of_ranks = random if random and isinstance(random[0], list) else [random]
+        self._random = of_ranks[self.global_rank] if self.global_rank < len(of_ranks) else []
 
 
 def _random_states() -> list[Tensor]:

@@ -19,10 +19,12 @@ PAPERS = "paper"  # the label set that goes without saying
 # Where files lie and what they are computed on is not part of what a run is; everything else is.
 NOT_PART_OF_A_RUN = (
     "output_dir", "cache", "rerun", "preset", "data.root", "data.store", "data.num_workers", "data.on_error",
-    "trainer.accelerator", "trainer.devices", "trainer.enable_progress_bar", "logger",
+    "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.enable_progress_bar",
+    "logger",
 )  # fmt: skip
 # Null, false or empty is as good as absent, as they are in runs of before.
 NEWER = ("prior", "init_from", "callbacks", "data.folds", "data.fold")
+SYNCHRONISED = "trainer.sync_batchnorm"  # newer too, and as good as absent where it is true
 CALLBACKS = "callbacks"  # a group of which a run's name says all the files that are chosen
 # Groups of which a run's name says the file that the settings are those of, and where these stand.
 TOLD_BY_FILE = {
@@ -112,7 +114,8 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
-        if name in NOT_PART_OF_A_RUN or (name in NEWER and (value is None or value is False or value == {})):
+        is_absent = name in NEWER and (value is None or value is False or value == {})
+        if name in NOT_PART_OF_A_RUN or is_absent or (name == SYNCHRONISED and value is True):
             continue
         if isinstance(value, dict) and value:
             found |= flat(value, f"{name}.")

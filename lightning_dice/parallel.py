@@ -60,6 +60,14 @@ def ignore_interrupts(*_: object) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+def end_with_parent(*told: Connection) -> None:
+    """In a thread of a worker: end the process when the parent ends, or when something comes from it."""
+    parent = parent_process()
+    assert parent is not None  # this is a worker
+    wait([parent.sentinel, *told])
+    os._exit(1)
+
+
 def _in_processes(
     function: Callable[..., Result], tasks: Sequence[tuple[Any, ...]], title: str, workers: int, bar: tqdm
 ) -> list[Result]:
@@ -84,11 +92,4 @@ def _in_processes(
 def _begin(listening: Connection) -> None:
     """In a worker: live no longer than the parent, and no longer than it wants."""
     ignore_interrupts()
-    threading.Thread(target=_end_when_told, args=(listening,), daemon=True).start()
-
-
-def _end_when_told(listening: Connection) -> None:
-    parent = parent_process()
-    assert parent is not None  # this is a worker
-    wait([parent.sentinel, listening])
-    os._exit(1)
+    threading.Thread(target=end_with_parent, args=(listening,), daemon=True).start()

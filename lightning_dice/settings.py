@@ -35,7 +35,11 @@ Runs = Annotated[
 Combine = Annotated[Literal["mean", "organs"], Field(description="mean or organs")]
 Devices = Annotated[
     Literal[1] | Annotated[list[CountOrZero], Field(min_length=1, max_length=1)],
-    Field(description="1, or a GPU by its index such as [0]: a run works on one device, a grid on several"),
+    Field(description="1, or a GPU by its index such as [0]: only train works on several"),
+]
+AllDevices = Annotated[
+    Count | Annotated[list[CountOrZero], Field(min_length=1)],
+    Field(description="an integer from 1, or GPUs by their indices such as [0,1]"),
 ]
 Checkpoint = Annotated[Literal["last", "best"], Field(description="last or best")]
 
@@ -148,12 +152,20 @@ class DataSettings(Settings):
 
 class TrainerSettings(Settings):
     """Arguments of Lightning's Trainer that keep what a run promises. Others would be ignored or break it: those that
-    stop early or leave out cases make another table, and a run on several devices would repeat and lose cases."""
+    stop early or leave out cases make another table."""
 
     target: Target
     max_steps: Count
     accelerator: Text
-    devices: Devices
+    devices: AllDevices
+    num_nodes: Count = 1
+    strategy: Annotated[
+        Literal["auto", "ddp", "ddp_find_unused_parameters_true"],
+        Field(
+            description="auto, ddp or ddp_find_unused_parameters_true: others, such as fsdp, leave another checkpoint"
+        ),
+    ] = "auto"
+    sync_batchnorm: Switch = True
     benchmark: Switch
     precision: Annotated[str | int, Field(description="auto or one of Lightning's, such as 32-true")]
     log_every_n_steps: Count
@@ -166,6 +178,13 @@ class TrainerSettings(Settings):
     deterministic: Annotated[Switch | Literal["warn"], Field(description="true, false or warn")] = False
     detect_anomaly: Switch = False
     callbacks: Annotated[list[dict[str, Any]], Field(description="a list of objects by their _target_")] = []
+
+
+class OneDeviceSettings(TrainerSettings):
+    """Of a command that works on one."""
+
+    devices: Devices
+    num_nodes: Annotated[Literal[1], Field(description="1")] = 1
 
 
 class ClassSettings(Settings):
@@ -227,7 +246,11 @@ class BenchmarkSettings(TrainSettings):
     steps: Count
     rounds: Count
     compare: Switch
+    devices: Annotated[
+        list[Count] | None, Field(min_length=1, description="numbers of devices, such as [1,2,4], or null")
+    ]
     output: Text | None
+    trainer: OneDeviceSettings
     logger: Annotated[dict[str, Any], Field(max_length=0, description="none, since a benchmark logs nothing")] = {}
     prior: Annotated[Literal[False], Field(description="false, since a benchmark does not look at what is learnt")]
     init_from: Annotated[None, Field(description="null, since a benchmark does not look at what is learnt")]
@@ -242,7 +265,7 @@ class EvaluateSettings(Settings):
     overlap: Annotated[Share | None, Field(description="a share from 0 to below 1, or null")]
     trust: Switch
     data: DataSettings | None = None
-    trainer: TrainerSettings
+    trainer: OneDeviceSettings
 
 
 class PredictSettings(Settings):

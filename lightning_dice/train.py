@@ -5,6 +5,8 @@ from lightning_dice.cli import command
 if __name__ == "__main__":
     command("train", "run_cell", paths=("init_from",))
 
+import contextlib
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pandas as pd
 import pytorch_lightning as pl
 from omegaconf import DictConfig
 
-from lightning_dice.build import build_datamodule, build_module, build_training, settle
+from lightning_dice.build import build_datamodule, build_module, build_training, join_group, settle
 from lightning_dice.callbacks.scoring import TestResults
 from lightning_dice.callbacks.stopping import why_stopped
 from lightning_dice.callbacks.timing import StepTimes
@@ -21,9 +23,10 @@ from lightning_dice.checkpoints import find_checkpoint
 from lightning_dice.config import plain
 from lightning_dice.data.datamodule import CTDataModule
 from lightning_dice.data.labels import told_names
-from lightning_dice.devices import device_name
+from lightning_dice.devices import claimed, device_count, device_name
 from lightning_dice.errors import InputError
 from lightning_dice.files import atomic_write
+from lightning_dice.launch import run_ranks
 from lightning_dice.loggers import open_loggers
 from lightning_dice.loss import DiceLoss
 from lightning_dice.lost import lost_at_end, shares_of
@@ -53,32 +56,54 @@ def train(config: DictConfig) -> Run:
             f"prior={str(config.prior).lower()}: the last layer comes from init_from={config.init_from}; leave one of "
             "both out"
         )
-    data = build_datamodule(config)
-    data.setup()
-    if data.findings:
-        print(f"{len(data.findings)} findings about the data, {len(data.excluded)} cases left out: {data.integrity}")
-    run = find_run(settings, data.fingerprint)
-    if run.done.is_file():
-        print(f"{run.folder}: finished before; rerun=true starts over in a new folder")
-    else:
-        with work_on(run, settings, data.fingerprint):
-            _train(config, settings, run, data)
-        print(f"\nwritten to {run.folder}\n")
-    print(scores_table(read_json(run.summary)))
+    group = join_group(config)
+    rank = group.global_rank if group else 0
+    with contextlib.redirect_stdout(None if rank else sys.stdout):
+        data = build_datamodule(config)
+        data.setup()
+        if data.findings:
+            found = f"{len(data.findings)} findings about the data, {len(data.excluded)} cases left out"
+            print(f"{found}: {data.integrity}")
+        run = find_run(settings, data.fingerprint)
+        if group:
+            run = group.broadcast(run)  # rank zero's, of a rerun
+        if run.done.is_file():
+            print(f"{run.folder}: finished before; rerun=true starts over in a new folder")
+        elif group and rank:
+            _train(rank, config, settings, run, data, group.broadcast(0))
+            return run
+        else:
+            with work_on(run, settings, data.fingerprint):
+                step = find_checkpoint(run)
+                if group:
+                    _train(rank, config, settings, run, data, group.broadcast(step))
+                elif (devices := device_count(config.trainer)) > 1:
+                    run_ranks(_train, devices, str(run.folder), claimed(config), settings, run, data, step)
+                else:
+                    _train(rank, config, settings, run, data, step)
+            print(f"\nwritten to {run.folder}\n")
+        print(scores_table(read_json(run.summary)))
     return run
 
 
-def _train(config: DictConfig, settings: dict[str, Any], run: Run, data: CTDataModule) -> None:
+def _train(rank: int, config: DictConfig, settings: dict[str, Any], run: Run, data: CTDataModule, step: int) -> None:
+    """Train from `step` on, and test. Of several ranks the first one writes all files but the others' predictions."""
     pl.seed_everything(config.seed, workers=True, verbose=False)
     data.check_patches()
     module = build_module(config, data)
     times, results = StepTimes(), TestResults(run, data)
-    step = find_checkpoint(run)
     if config.prior and not step:
         print(set_prior(module, data.class_voxels, config.prior))
     if config.init_from is not None and not step:
         classes_argument = config.network.get("_classes_", "num_classes")
         print(start_from(Path(config.init_from).expanduser(), module, classes_argument))
+    checkpoint = run.last if step else None
+    if rank:
+        trainer = build_training(config, run, data, times, results, step, rank=rank)
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        if data.split.test:
+            trainer.test(module, datamodule=data, verbose=False)
+        return
     with open_loggers(config.logger, run, step) as loggers:
         trainer = build_training(config, run, data, times, results, step, list(loggers.values()))
         weights = getattr(module.loss, "weights", None)
@@ -87,7 +112,8 @@ def _train(config: DictConfig, settings: dict[str, Any], run: Run, data: CTDataM
             "voxels": data.class_voxels,
             "weights": None if weights is None else weights.tolist(),
         }
-        session = {"from_step": step, "device": device_name(trainer), "precision": trainer.precision}
+        devices = {"devices": trainer.world_size, "patches_per_device": data.batch_size // trainer.world_size}
+        session = {"from_step": step, "device": device_name(trainer), "precision": trainer.precision} | devices
         session["loggers"] = {name: str(logger.version) for name, logger in loggers.items()}
         # Whatever can be refused has been.
         begin(run, settings, data.fingerprint, data.labels, data.excluded, classes, session)
@@ -97,8 +123,9 @@ def _train(config: DictConfig, settings: dict[str, Any], run: Run, data: CTDataM
         if data.untaught:
             told = f"{told_names(data.untaught)}: not taught, not scored (labels={data.labels.name})"
             print(f"{len(data.labels)} classes; {told}")
-        print(f"{run.folder}: step {step} of {trainer.max_steps}, {trainer.precision} on {session['device']}")
-        trainer.fit(module, datamodule=data, ckpt_path=run.last if step else None, weights_only=True)
+        where = f"{trainer.world_size} × {session['device']}" if trainer.world_size > 1 else session["device"]
+        print(f"{run.folder}: step {step} of {trainer.max_steps}, {trainer.precision} on {where}")
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         stopped: dict[str, Any] = {}
         if trainer.global_step < trainer.max_steps:
             print(f"{run.folder}: {why_stopped(trainer)}")
@@ -110,7 +137,7 @@ def _train(config: DictConfig, settings: dict[str, Any], run: Run, data: CTDataM
             learning_curves(metrics, data.labels, run.folder.name, least).savefig(path, dpi=150)
         if data.split.test:
             trainer.test(module, datamodule=data, verbose=False)
-        write_json(run.summary, results.summary | times.summary() | stopped | lost)
+        write_json(run.summary, results.summary | times.summary() | devices | stopped | lost)
 
 
 def run_cell(config: DictConfig) -> str:

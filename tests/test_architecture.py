@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "lightning_dice"
 ORDER = [
-    "errors", "files", "durations", "cells", "parallel",
+    "errors", "files", "durations", "cells", "parallel", "launch", "ranks",
     "settings", "data.labels", "config", "validation", "usage", "completion", "__main__",
     "pictures.escaping", "pictures.frames", "pictures.legend", "pictures.slices", "pictures.surfaces",
     "pictures.curves", "pictures.tables",
@@ -26,7 +26,7 @@ ORDER = [
     "paper.viewer", "paper.interactive", "paper.page_tables", "paper.page",
     "callbacks.timing", "callbacks.measures", "callbacks.curves", "callbacks.overlays", "callbacks.scoring",
     "callbacks.board", "callbacks.averaging", "callbacks.stopping", "callbacks.lost", "loggers", "devices",
-    "build", "cli",
+    "sync_norm", "build", "scaling", "cli",
     "exports.tracing", "exports.onnx", "exports.torch_export", "exports.safetensors", "exports.bundle_parts",
     "exports.monai_bundle", "exports.nnunet_raw",
     "workloads", "prepare", "train", "evaluate", "predict", "export", "report", "benchmark",

@@ -48,6 +48,14 @@ def test_it_tells_all_figures_and_writes_them(config, capsys):
     assert "voxels_per_second_of_inference" in capsys.readouterr().out
 
 
+def test_it_tells_how_the_training_scales(config):
+    """On two processors that share what there is, so that only the table's own arithmetic can be held to anything."""
+    one, two = benchmark(OmegaConf.merge(config, {"devices": [1, 2], "rounds": 1, "steps": 2}))["scaling"]
+    assert (one["devices"], one["patches"], one["efficiency"]) == (1, 3, 1)
+    assert (two["devices"], two["patches"]) == (2, 6)
+    assert two["efficiency"] == pytest.approx(6 / two["seconds"] / 2 / (3 / one["seconds"]))
+
+
 def test_both_sliding_windows_give_the_same_logits(parts):
     module, data, fabric = parts
     ours = workloads.our_inference(module, data, fabric, 0.0)()

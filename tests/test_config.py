@@ -264,7 +264,7 @@ def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess:
         (["train", "data=nnunet"], "data.root: not given; add data.root="),
         (["train", "data=nnunet", "data.root=nowhere"], "nowhere/dataset.json: no such file"),
         (["train", "experiment=smoke", "phantoms=0"], "phantoms=0: expected an integer from 1"),
-        (["train", "trainer.devices=2"], "trainer.devices=2: expected 1, or a GPU by its index such as [0]"),
+        (["train", "trainer.devices=2"], "data.batch_size=3: not divisible by the 2 devices, which share"),
         (["train", "+ckpt_path=a.ckpt"], "ckpt_path: no such setting; expected one of cache, phantoms, preset, name"),
         (["benchmark", "rounds=0"], "rounds=0: expected an integer from 1"),
         (["report", "sweep=."], "sweep=.: no run in it"),

@@ -64,8 +64,9 @@ def test_training_patches_and_validation_volumes_share_the_memory(nnunet_root, t
     data.check_patches()
     with_shared_memory(monkeypatch, needed - 1)
     data.trainer = SimpleNamespace(
-        global_step=0, max_steps=1, accumulate_grad_batches=1, strategy=SimpleNamespace(root_device=torch.device("cpu"))
-    )
+        global_step=0, max_steps=1, accumulate_grad_batches=1, world_size=1, global_rank=0,
+        strategy=SimpleNamespace(root_device=torch.device("cpu")),
+    )  # fmt: skip
     for check in (data.check_patches, data.train_dataloader):
         with pytest.raises(InputError, match=r"data\.num_workers=0"):
             check()

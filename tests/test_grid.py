@@ -219,13 +219,14 @@ def test_each_process_claims_a_gpu_of_its_own(tmp_path, monkeypatch):
     command = [sys.executable, "-uc", other, str(tmp_path / "lightning_dice-gpu0.lock")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout.readline() == "held\n"
-        devices.claim_gpu.cache_clear()
-        assert devices.claim_gpu()[0] == 1
-        assert devices.claim_gpu()[0] == 1  # the same for all cells of this process
+        monkeypatch.setattr(devices, "_held", {})
+        assert devices.claim_gpus(1) == [1]
+        assert devices.claim_gpus(1) == [1]  # the same for all cells of this process
+        with pytest.raises(InputError, match=r"^trainer\.devices=3: this machine has 2; "):
+            devices.claim_gpus(3)
         holder.kill()
-    devices.claim_gpu.cache_clear()
-    assert devices.claim_gpu()[0] == 0  # a lock ends with its process
-    devices.claim_gpu.cache_clear()
+    assert devices.claim_gpus(2) == [0, 1]  # a lock ends with its process
+    assert devices.claim_gpus(1) == [0]
 
 
 def test_a_gpu_is_chosen_by_its_index(monkeypatch):

@@ -135,7 +135,15 @@ def test_a_network_recorded_before_networks_had_files_of_their_own_is_the_same()
 
 @pytest.mark.parametrize(
     "override",
-    ["data.num_workers=8", "trainer.devices=[0]", "trainer.accelerator=cpu", "cache=elsewhere", "data.on_error=skip"],
+    [
+        "data.num_workers=8",
+        "trainer.devices=[0]",
+        "trainer.devices=3",
+        "trainer.strategy=ddp",
+        "trainer.accelerator=cpu",
+        "cache=elsewhere",
+        "data.on_error=skip",
+    ],
 )
 def test_where_and_on_what_a_run_is_computed_is_not_told(override):
     assert name(override) == CELL

@@ -49,9 +49,11 @@ REFUSED = {
     "+loss._target_format_=voxels": "expected indices, channel or one_hot",
     "network._target_=''": "expected the dotted name of a class",
     "schedule._target_=''": "expected the dotted name of a class, or null",
-    "trainer.devices=2": "expected 1, or a GPU by its index",
-    "trainer.devices=[0,1]": "expected 1, or a GPU by its index",
-    "trainer.devices=auto": "expected 1, or a GPU by its index",
+    "trainer.devices=0": "expected an integer from 1, or GPUs by their indices",
+    "trainer.devices=auto": "expected an integer from 1, or GPUs by their indices",
+    "trainer.num_nodes=0": COUNT,
+    "trainer.strategy=fsdp": "expected auto, ddp or ddp_find_unused_parameters_true: others, such as fsdp,",
+    "trainer.sync_batchnorm=1": "expected true or false",
     "trainer.max_steps=0": COUNT,
     "trainer.val_check_interval=0": COUNT,
     "trainer.val_check_interval=0.5": COUNT,
@@ -64,7 +66,7 @@ REFUSED = {
     "init_from=3": "expected the file of a checkpoint, or null",
 }
 UNKNOWN = [
-    "+scheduler=cosine", "+ckpt_path=a.ckpt", "+trainer.num_nodes=2", "+trainer.strategy=ddp", "+data.workers=2",
+    "+scheduler=cosine", "+ckpt_path=a.ckpt", "+data.workers=2",
     "+trainer.limit_test_batches=1", "+trainer.max_epochs=3", "+trainer.fast_dev_run=true", "+data.preparation.x=1",
 ]  # fmt: skip
 
@@ -95,8 +97,8 @@ def test_a_name_of_300_characters_is_cut_short_where_it_is_told():
 
 @pytest.mark.parametrize(
     "override",
-    ["name=2018", "name='my study, 2nd'", "optim.lr=1", "trainer.devices=[1]", "+trainer.gradient_clip_val=1",
-     "+loss.gamma=2", "data.patch_size=[64,64,32]"],
+    ["name=2018", "name='my study, 2nd'", "optim.lr=1", "trainer.devices=[1]", "trainer.devices=3",
+     "+trainer.gradient_clip_val=1", "+loss.gamma=2", "data.patch_size=[64,64,32]"],
 )  # fmt: skip
 def test_what_can_be_is_taken_as_it_is(override):
     config = composed("train", override)

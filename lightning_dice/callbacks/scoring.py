@@ -15,12 +15,14 @@ from lightning_dice.callbacks.overlays import pictured
 from lightning_dice.data.datamodule import CTDataModule
 from lightning_dice.data.labels import BACKGROUND, LabelSet
 from lightning_dice.data.patches import Batch
+from lightning_dice.data.store import PreparedCase
 from lightning_dice.data.volumes import prepared_step, read_case, spacing_mm, to_ras
 from lightning_dice.files import atomic_write
 from lightning_dice.inference import to_native
 from lightning_dice.metrics import score_case, summarize
 from lightning_dice.module import SegmentationModule
 from lightning_dice.pictures.slices import Pictured, slices_figure
+from lightning_dice.ranks import in_order
 from lightning_dice.runs import SCORE_COLUMNS, Run, write_json, write_table
 
 PICTURED_CASES = 3  # in the picture of the test
@@ -41,32 +43,31 @@ class Scoring(pl.Callback):
 
     def on_test_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._thread = ThreadPoolExecutor(1)
-        self._rows: list[Future[list[dict[str, Any]]]] = []
+        self._rows: list[tuple[str, Future[list[dict[str, Any]]]]] = []
 
     def score(
         self, case: str, prediction: np.ndarray, truth: np.ndarray, spacing_mm: Sequence[float], taught: Sequence[str]
     ) -> None:
         """Begin to score a case when the one before is done; see `score_rows`."""
         if self._rows:
-            self._rows[-1].result()
-        self._rows.append(
-            self._thread.submit(score_rows, case, prediction, truth, spacing_mm, self.data.labels, taught)
-        )
+            self._rows[-1][1].result()
+        rows = self._thread.submit(score_rows, case, prediction, truth, spacing_mm, self.data.labels, taught)
+        self._rows.append((case, rows))
 
     def scores(self) -> pd.DataFrame:
-        """Of all cases, in their order."""
+        """Of all cases, those of other ranks too, in their order."""
         self._thread.shutdown()
-        return pd.DataFrame([row for rows in self._rows for row in rows.result()], columns=SCORE_COLUMNS)
+        cases = dict(in_order([(case, rows.result()) for case, rows in self._rows]))  # each once, see `CTDataModule`
+        return pd.DataFrame([row for rows in cases.values() for row in rows], columns=SCORE_COLUMNS)
 
 
 class TestResults(Scoring):
-    """Writes each test case's prediction and, at the end, all scores and a picture into the folder."""
+    """Writes each test case's prediction and, at the end, all scores and a picture into the folder.
+
+    On several devices each rank writes the predictions of its own cases, and rank zero the rest.
+    """
 
     __test__ = False  # not a test of ours, whatever pytest makes of the name
-
-    def on_test_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        super().on_test_start(trainer, module)
-        self._pictured: list[Pictured] = []
 
     def on_test_batch_end(  # type: ignore[override]  # of our own module, which gives a tensor
         self, trainer: pl.Trainer, module: SegmentationModule, outputs: torch.Tensor, batch: Batch, *args: Any
@@ -76,11 +77,13 @@ class TestResults(Scoring):
         with atomic_write(self.run.prediction(case.id)) as path:
             nib.save(nib.Nifti1Image(prediction, np.array(case.affine)), path)
         self.score(case.id, prediction, batch.label[0].cpu().numpy(), case.spacing_mm, module.taught)
-        if len(self._pictured) < PICTURED_CASES:
-            self._pictured.append(pictured(case, prediction, module.recipe))
 
-    def on_test_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    def on_test_end(  # type: ignore[override]  # of our own module
+        self, trainer: pl.Trainer, module: SegmentationModule
+    ) -> None:
         scores = self.scores()
+        if not trainer.is_global_zero:
+            return
         scored = scores["case"].drop_duplicates().tolist()
         if scored != list(self.data.split.test):
             raise RuntimeError(f"scored {scored} instead of the test cases {list(self.data.split.test)}")
@@ -94,7 +97,11 @@ class TestResults(Scoring):
         files = {i: {"image": str(cases[i].image), "label": str(cases[i].label)} for i in scored}
         write_json(self.run.cases, files)
         with atomic_write(self.run.slices) as path:
-            slices_figure(self._pictured).savefig(path, dpi=150)
+            slices_figure([self._pictured(cases[i], module) for i in scored[:PICTURED_CASES]]).savefig(path, dpi=150)
+
+    def _pictured(self, case: PreparedCase, module: SegmentationModule) -> Pictured:
+        prediction = np.asarray(nib.load(self.run.prediction(case.id)).dataobj)  # type: ignore[attr-defined]  # of a NIfTI
+        return pictured(case, prediction, module.recipe)
 
 
 class NativeScores(Scoring):

@@ -21,7 +21,8 @@ class CTDataModule(CTDataset, pl.LightningDataModule):
     """Labelled CTs of one data set, for a trainer.
 
     Batches are `lightning_dice.data.patches.Batch`. Batch t of the training is a function of the seed and t alone, and
-    a resumed run goes on at the trainer's step.
+    a resumed run goes on at the trainer's step. On several devices each has its places of batch t, and whole volumes by
+    turns, each volume once.
 
     Args:
         which: all that `CTDataset` takes, as are `cases`.
@@ -90,7 +91,9 @@ class CTDataModule(CTDataset, pl.LightningDataModule):
         queue, beside = self._queue(), self.part("validation")
         times = self.trainer.accumulate_grad_batches  # batches in an iteration
         first, last = self.trainer.global_step * times, self.trainer.max_steps * times
-        return patch_loader(queue, first, last, self.num_workers, self._pin, beside)
+        part = self.batch_size // self.trainer.world_size
+        places = range(self.trainer.global_rank * part, (self.trainer.global_rank + 1) * part)
+        return patch_loader(queue, first, last, self.num_workers, self._pin, beside, places)
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         return self._volumes("validation")
@@ -110,7 +113,9 @@ class CTDataModule(CTDataset, pl.LightningDataModule):
 
     def _volumes(self, part: str) -> DataLoader[Any] | list[Any]:
         cases = self.part(part)
-        return volume_loader(cases, min(self.num_workers, 1), self._pin) if cases else []
+        # One at least, a second time if need be: Lightning leaves out what is done after the last where there is none.
+        own = cases[self.trainer.global_rank :: self.trainer.world_size] or cases[:1]
+        return volume_loader(own, min(self.num_workers, 1), self._pin) if own else []
 
     @property
     def _pin(self) -> bool:

@@ -19,17 +19,18 @@ BYTES_PER_VOXEL = 5  # of a batch: float32 image, uint8 label
 SHARED_MEMORY = "/dev/shm"  # where batches of workers are handed over on Linux; containers often have little
 
 
-class _From(Sampler[int]):
-    """Indices from `start` to `stop`; its length counts from 0, because a resumed run counts its steps so."""
+class _Places(Sampler[int]):
+    """Indices of the places `places` in each batch from `first` to `last - 1`; its length counts from batch 0, because
+    a resumed run counts its steps so."""
 
-    def __init__(self, start: int, stop: int):
-        self.start, self.stop = start, stop
+    def __init__(self, first: int, last: int, batch_size: int, places: range):
+        self.first, self.last, self.batch_size, self.places = first, last, batch_size, places
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(self.start, self.stop))
+        return (batch * self.batch_size + place for batch in range(self.first, self.last) for place in self.places)
 
     def __len__(self) -> int:
-        return self.stop
+        return self.last * len(self.places)
 
 
 class _Loader(tio.SubjectsLoader):
@@ -43,22 +44,30 @@ class _Loader(tio.SubjectsLoader):
 
 
 def patch_loader(
-    queue: PatchQueue, first: int, last: int, workers: int, pin_memory: bool, beside: Sequence[PreparedCase] = ()
+    queue: PatchQueue,
+    first: int,
+    last: int,
+    workers: int,
+    pin_memory: bool,
+    beside: Sequence[PreparedCase] = (),
+    places: range | None = None,
 ) -> DataLoader[Any]:
     """Batches `first` to `last - 1` of the queue, loaded by background processes if `workers` is above 0.
 
     Args:
+        places: in each batch, where this process has a part of it; by default all.
         beside: cases whose volumes another loader brings at the same time.
 
     Raises:
         InputError: see `check_shared_memory`; of its batches: a transform that does not do.
     """
     check_shared_memory(workers, queue, beside)
+    places = places or range(queue.batch_size)
     return _Loader(
         queue,
         collate_fn=collate,
-        batch_size=queue.batch_size,
-        sampler=_From(first * queue.batch_size, last * queue.batch_size),
+        batch_size=len(places),
+        sampler=_Places(first, last, queue.batch_size, places),
         num_workers=workers,
         prefetch_factor=PREFETCH if workers else None,
         worker_init_fn=ignore_interrupts,
