@@ -9,7 +9,7 @@ PREDICTIONS := $(RUN).train +sweep=study prior=half seed=0,1,2
 SCALE :=
 OUT := runs/gpu
 
-.PHONY: help demo grid study answer gpu bench scale kill fuzz simulate test lint
+.PHONY: help demo grid study answer gpu bench scale kill ranks fuzz simulate test lint
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
@@ -53,6 +53,9 @@ scale: .venv/installed  ## start-up, batches and memory on 10,000 prepared cases
 
 kill: .venv/installed  ## kill runs and reports at some 20 bad moments, and compare what comes out with undisturbed ones
 	$(BIN)/python -m pytest -q -s -m long tests/test_kill.py
+
+ranks: .venv/installed  ## runs in two processes each beside those in one: of a sweep, killed, by submitit and by torchrun
+	$(BIN)/python -m pytest -q -s -m 'long or not long' tests/test_ranks.py
 
 fuzz: .venv/installed  ## ten minutes of random settings and damaged files: no traceback, no hang, no wrong table
 	$(BIN)/python -m pytest -q -s -m long tests/test_fuzz.py

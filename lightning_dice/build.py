@@ -53,6 +53,8 @@ QUIET = (  # warnings of Lightning's that are none here
     r"Total length of `list` across ranks is zero.*",  # a run without a validation split
     r"Experiment logs directory .* exists and is not empty.*",  # of a session that began at the same step
     r"The '\w+_dataloader' does not have many workers.*",  # cutting a mapped volume takes none
+    r"It is recommended to use `self.log\('val/dice'.*",  # the ranks' cases are gathered before
+    r"Grad strides do not match bucket view strides.*",  # of the weights of 1³ convolutions, which lie alike either way
 )
 
 

@@ -27,6 +27,7 @@ from lightning_dice.errors import InputError, Interrupted
 from lightning_dice.parallel import end_with_parent
 
 HOST = "127.0.0.1"
+PRELOADED = ["lightning_dice.build"]  # not a command's file, which each process imports as its main one
 GRACE = 10.0  # seconds in which ranks end by themselves when one of them did; most wait for it and would do so forever
 
 
@@ -47,7 +48,7 @@ def run_ranks(function: Callable[..., Any], count: int, name: str, *arguments: A
     """
     # Ranks are forked from a server that has imported all that they need, and has no threads and no GPU in use.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([function.__module__])
+    context.set_forkserver_preload(PRELOADED)
     store = dist.TCPStore(HOST, 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]  # torch has it
     group = {"WORLD_SIZE": count, "MASTER_ADDR": HOST, "MASTER_PORT": store.port}  # a port that nobody else gets
     group |= {"TORCHELASTIC_USE_AGENT_STORE": True, "TORCHELASTIC_RESTART_COUNT": 0}  # as torchrun tells of its store

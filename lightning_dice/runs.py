@@ -39,7 +39,8 @@ class Run:
     @property
     def environment(self) -> Path:
         """JSON: fingerprint of the data, cases left out and why, voxels and weights of the classes; a record per
-        session that trained the run, with its first step, time, versions, device, precision, commit."""
+        session that trained the run, with its first step, time, versions, device, how many of them and patches on each,
+        precision, commit."""
         return self.folder / "environment.json"
 
     @property

@@ -37,10 +37,10 @@ Devices = Annotated[
     Literal[1] | Annotated[list[CountOrZero], Field(min_length=1, max_length=1)],
     Field(description="1, or a GPU by its index such as [0]: only train works on several"),
 ]
-AllDevices = Annotated[
-    Count | Annotated[list[CountOrZero], Field(min_length=1)],
-    Field(description="an integer from 1, or GPUs by their indices such as [0,1]"),
-]
+STRATEGIES = "auto, ddp or ddp_find_unused_parameters_true: others, such as fsdp, leave another checkpoint"
+Strategy = Annotated[Literal["auto", "ddp", "ddp_find_unused_parameters_true"], Field(description=STRATEGIES)]
+GPUs = Annotated[list[CountOrZero], Field(min_length=1)]
+AllDevices = Annotated[Count | GPUs, Field(description="an integer from 1, or GPUs by their indices such as [0,1]")]
 Checkpoint = Annotated[Literal["last", "best"], Field(description="last or best")]
 
 
@@ -159,12 +159,7 @@ class TrainerSettings(Settings):
     accelerator: Text
     devices: AllDevices
     num_nodes: Count = 1
-    strategy: Annotated[
-        Literal["auto", "ddp", "ddp_find_unused_parameters_true"],
-        Field(
-            description="auto, ddp or ddp_find_unused_parameters_true: others, such as fsdp, leave another checkpoint"
-        ),
-    ] = "auto"
+    strategy: Strategy = "auto"
     sync_batchnorm: Switch = True
     benchmark: Switch
     precision: Annotated[str | int, Field(description="auto or one of Lightning's, such as 32-true")]
@@ -181,8 +176,6 @@ class TrainerSettings(Settings):
 
 
 class OneDeviceSettings(TrainerSettings):
-    """Of a command that works on one."""
-
     devices: Devices
     num_nodes: Annotated[Literal[1], Field(description="1")] = 1
 
@@ -246,9 +239,7 @@ class BenchmarkSettings(TrainSettings):
     steps: Count
     rounds: Count
     compare: Switch
-    devices: Annotated[
-        list[Count] | None, Field(min_length=1, description="numbers of devices, such as [1,2,4], or null")
-    ]
+    devices: Annotated[list[Count] | None, Field(min_length=1, description="numbers such as [1,2,4], or null")]
     output: Text | None
     trainer: OneDeviceSettings
     logger: Annotated[dict[str, Any], Field(max_length=0, description="none, since a benchmark logs nothing")] = {}

@@ -71,7 +71,7 @@ def train(config: DictConfig) -> Run:
             print(f"{run.folder}: finished before; rerun=true starts over in a new folder")
         elif group and rank:
             _train(rank, config, settings, run, data, group.broadcast(0))
-            return run
+            group.barrier()
         else:
             with work_on(run, settings, data.fingerprint):
                 step = find_checkpoint(run)
@@ -81,6 +81,8 @@ def train(config: DictConfig) -> Run:
                     run_ranks(_train, devices, str(run.folder), claimed(config), settings, run, data, step)
                 else:
                     _train(rank, config, settings, run, data, step)
+            if group:
+                group.barrier()  # what others tell of the run is there
             print(f"\nwritten to {run.folder}\n")
         print(scores_table(read_json(run.summary)))
     return run

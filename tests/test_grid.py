@@ -205,8 +205,12 @@ def test_the_cluster_launcher_composes():
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         config = compose("train", ["hydra/launcher=slurm", "+sweep=grid"], return_hydra_config=True).hydra
     assert config.launcher._target_.endswith("SlurmLauncher")
-    assert config.launcher.gpus_per_node == 1
+    assert [config.launcher[key] for key in ("nodes", "gpus_per_node", "tasks_per_node")] == [1, 1, 1]
     assert config.sweeper.params == {"loss": "uniform,simple,square", "optim.lr": "0.001,0.01"}
+    asked = ["hydra/launcher=slurm", "trainer.devices=4", "trainer.num_nodes=2"]
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        config = compose("train", asked, return_hydra_config=True).hydra
+    assert [config.launcher[key] for key in ("nodes", "gpus_per_node", "tasks_per_node")] == [2, 4, 4]
 
 
 def test_each_process_claims_a_gpu_of_its_own(tmp_path, monkeypatch):

@@ -113,3 +113,49 @@ def test_a_process_that_is_killed_ends_the_run_which_goes_on_in_one(one, root, t
     sessions = read_json(run.environment)["sessions"]
     assert [(session["from_step"], session["devices"]) for session in sessions] == [(0, 2), (KILLED_AT, 1)]
     assert_same(run, one["uniform"])
+
+
+@pytest.mark.long
+def test_cells_in_processes_of_submitit_have_two_processes_each(one, root, tmp_path):
+    command = [sys.executable, "-m", "lightning_dice.train", "--multirun", "hydra/launcher=processes"]
+    command += [f"loss={','.join(LOSSES)}", *TWO, *settings(tmp_path, root)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    for expected in one.values():
+        (folder,) = (tmp_path / "runs").rglob(expected.folder.name)
+        assert_same(Run(folder), expected)
+
+
+@pytest.mark.long
+def test_what_torchrun_starts_is_one_run(one, root, tmp_path):
+    """As SLURM does: each process has the whole command line, and rank zero writes."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "lightning_dice.train"]
+    done = subprocess.run(
+        [*command, *settings(tmp_path, root, "loss=uniform", *TWO)], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("written to") == 1
+    (folder,) = (tmp_path / "runs/nnunet/smoke").iterdir()
+    assert_same(Run(folder), one["uniform"])
+
+
+SLURM = {"NTASKS": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0", "JOB_NAME": "cell"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "slurm", "message"),
+    [
+        ("trainer.num_nodes=3", {}, r"^trainer\.num_nodes=3: this machine cannot start processes on others; use SLURM"),
+        (
+            "trainer.devices=3",
+            SLURM,
+            r"^trainer\.devices=3, trainer\.num_nodes=1: 1 processes were started; expected one",
+        ),
+    ],
+)
+def test_ranks_that_nobody_starts_are_refused(asked, slurm, message, tmp_path, monkeypatch):
+    for key, value in slurm.items():
+        monkeypatch.setenv(f"SLURM_{key}", value)
+    with pytest.raises(InputError, match=message):
+        train(composed("train", tmp_path, "experiment=smoke", "trainer.accelerator=cpu", asked))
+    assert not list(tmp_path.iterdir())
