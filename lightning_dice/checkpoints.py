@@ -99,6 +99,10 @@ class LastCheckpoint(Checkpoint):
         if trainer.strategy.broadcast(self._asked_to_stop):
             raise Interrupted("stopped after the training, before the test")
 
+    def on_test_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if trainer.world_size > 1 and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Lightning's waits for all ranks to get it; it puts it back
+
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
         self._give_back()
         batches = trainer.fit_loop.epoch_loop.batch_idx + 1

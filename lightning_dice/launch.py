@@ -105,10 +105,12 @@ def _awaited(pipes: Sequence[Connection]) -> dict[int, Any]:
 
 @contextlib.contextmanager
 def _passed_on_to(process: BaseProcess) -> Iterator[list[int]]:
-    """Send a process the signals that this one is asked to stop by, which are listed."""
+    """Send a process the signal that this one is asked to stop by, which is listed; a second one stops at once."""
     passed: list[int] = []
 
     def send(number: int, _: object) -> None:
+        if passed:
+            raise KeyboardInterrupt
         passed.append(number)
         if process.is_alive() and process.pid:
             os.kill(process.pid, number)
@@ -130,6 +132,7 @@ def _rank(
     """In a rank: do its work, and send what it returns, or the error that ends it."""
     os.setsid()  # Ctrl-C of the terminal is for the parent
     threading.Thread(target=end_with_parent, daemon=True).start()
+    multiprocessing.set_start_method(None, force=True)  # for loaders' workers, which would all import anew as ranks do
     logging.disable(logging.INFO)  # of Lightning's own, as the commands do
     os.environ |= {key: str(value) for key, value in (group | {"LOCAL_RANK": rank}).items()}
     try:
