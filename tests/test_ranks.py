@@ -19,6 +19,7 @@ from lightning_dice.train import train
 from tests.conftest import write_nnunet
 from tests.test_train import composed
 
+A_VOXEL = 0.01  # by which a Dice may differ: where two classes are as probable, rounding has a voxel change sides
 LOSSES = ("uniform", "dice_ce")  # one that adds up its sums over the processes, and one that gets their logits
 STEPS, KILLED_AT = 20, 13
 TWO = ("trainer.devices=2", "trainer.strategy=ddp")
@@ -74,15 +75,17 @@ def one(root, tmp_path_factory):
 def assert_same(run: Run, expected: Run):
     ours, theirs = pd.read_csv(run.metrics), pd.read_csv(expected.metrics)
     for name in ours:
-        tolerance = 1e-5 if name.endswith("loss") else 1e-3  # a Dice, in which a voxel changes sides
+        tolerance = 1e-5 if name.endswith("loss") else A_VOXEL
         pd.testing.assert_series_equal(ours[name], theirs[name], rtol=0, atol=tolerance)
     ours, theirs = (read_checkpoint(r.last)["state_dict"] for r in (run, expected))
     assert ours.keys() == theirs.keys()
     for name in ours:
         torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=1e-4)
     ours, theirs = pd.read_csv(run.scores), pd.read_csv(expected.scores)
-    assert ours[["case", "label"]].equals(theirs[["case", "label"]])
-    pd.testing.assert_frame_equal(ours, theirs, atol=1e-3)
+    assert ours[["case", "label", "voxels_true"]].equals(theirs[["case", "label", "voxels_true"]])
+    assert (ours["voxels_pred"] - theirs["voxels_pred"]).abs().max() <= 3
+    for name in ("dice", "jaccard"):
+        pd.testing.assert_series_equal(ours[name], theirs[name], rtol=0, atol=A_VOXEL)
 
 
 def test_cells_of_a_sweep_in_two_processes_each_are_those_in_one(one, root, tmp_path):

@@ -358,7 +358,7 @@ def test_batches_reach_the_module_as_the_datamodule_draws_them(nnunet_root, tmp_
         data.setup()
 
         class Trainer:
-            global_step, max_steps, accumulate_grad_batches = 1, 5, 1
+            global_step, max_steps, accumulate_grad_batches, world_size, global_rank = 1, 5, 1, 1, 0
             strategy = type("Strategy", (), {"root_device": torch.device("cpu")})
 
         data.trainer = Trainer
