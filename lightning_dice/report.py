@@ -71,7 +71,7 @@ def report(config: DictConfig) -> Path:
     write_table(folder / "statistics.csv", pairs)
     write_table(folder / "variance.csv", variances)
     with atomic_write(folder / ARCHIVE) as path:
-        write_archive(path, cells)
+        write_archive(path, grid)
     if len(together):
         write_table(folder / "ensembles.csv", together)
     figures = {"figure1": grid_curves(cells)} if has_curves(cells) else {}

@@ -42,13 +42,13 @@ def sweep(tmp_path_factory):
         write_run(folder, "dice_ce", 0.01, scores(0.2 + seed / 200), seed, PRIOR)
     write_run(folder, "uniform", 0.1, None)  # unfinished
     lost = Run(folder / "loss=simple,lr=0.01,seed=1")
-    write_json(lost.summary, {"cases": 8, "lost_classes": {"liver": 0.12, "background": 0.0}})
+    write_json(lost.summary, {"cases": 8, "lost_classes": {"background": 0.0, "liver": 0.12}})
     return folder
 
 
 def test_the_report_of_the_archive_is_that_of_the_runs(sweep, tmp_path):
     ours = read_grid(sweep)
-    write_archive(tmp_path / "scores.csv.gz", ours.cells)
+    write_archive(tmp_path / "scores.csv.gz", ours)
     again = read_archive(tmp_path / "scores.csv.gz")
     cells = [cell for cell in ours.cells if cell.finished]
     assert [cell.name for cell in again.cells] == [cell.name for cell in cells]
@@ -58,19 +58,26 @@ def test_the_report_of_the_archive_is_that_of_the_runs(sweep, tmp_path):
     for start in ("", "prior=half"):
         found, expected = (observe(of, start) + observe_predictions(of, start) for of in (again.cells, cells))
         assert [(one.claim, one.answer) for one in found] == [(one.claim, one.answer) for one in expected]
-    assert "simple, 0.01: seed 1 lost background (0.00), liver (0.12), by its training Dice at the end." in remarks_on(
-        again, compare_cells(again.cells)
-    )
+    told = remarks_on(again, compare_cells(again.cells))
+    assert told == remarks_on(ours, compare_cells(ours.cells))
+    assert "uniform, 0.1: seed 0: unfinished, step 20 of 40, loss -2, validation Dice 0.250" in told
+    assert "simple, 0.01: seed 1 lost background (0.00), liver (0.12), by its training Dice at the end." in told
+
+
+def test_remarks_outlive_the_second_archive(sweep, tmp_path):
+    write_archive(tmp_path / "first.csv.gz", read_grid(sweep))
+    write_archive(tmp_path / "second.csv.gz", read_archive(tmp_path / "first.csv.gz"))
+    assert (tmp_path / "first.csv.gz").read_bytes() == (tmp_path / "second.csv.gz").read_bytes()
 
 
 def test_the_same_scores_give_the_same_bytes(sweep, tmp_path):
     for name in ("a", "b"):
-        write_archive(tmp_path / name, read_grid(sweep).cells)
+        write_archive(tmp_path / name, read_grid(sweep))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_jaccard_follows_from_dice(sweep, tmp_path):
-    write_archive(tmp_path / "scores.csv.gz", read_grid(sweep).cells)
+    write_archive(tmp_path / "scores.csv.gz", read_grid(sweep))
     table = read_archive(tmp_path / "scores.csv.gz").cells[0].finished[0].scores
     np.testing.assert_allclose(table["jaccard"], table["dice"] / (2 - table["dice"]))
 
@@ -85,10 +92,33 @@ def test_a_single_rate_of_the_prior_answers_no_claim_but_its_predictions(sweep):
     assert observe_predictions(cells, "") == []
 
 
+@pytest.mark.parametrize("is_archived", [False, True])
+def test_a_best_rate_is_that_of_the_best_validation(tmp_path, is_archived):
+    folder = tmp_path / "sweep"
+    for lr, validated, tested in ((0.001, 0.4, 0.8), (0.01, 0.6, 0.5)):
+        for loss, more in (("uniform", 0.1), ("dice_ce", 0.0)):
+            for seed in range(2):
+                run = write_run(folder, loss, lr, scores(tested + more + seed / 200), seed)
+                curves = pd.read_csv(run.metrics)
+                curves.loc[curves["val/dice/liver"].notna(), "val/dice/liver"] = validated
+                curves.to_csv(run.metrics, index=False)
+    grid = read_grid(folder)
+    write_archive(tmp_path / "scores.csv.gz", grid)
+    (found,) = observe_predictions((read_archive(tmp_path / "scores.csv.gz") if is_archived else grid).cells, "")
+    assert "uniform at 0.01 − dice_ce at 0.01 +10" in found.figures
+
+
+def test_without_validation_no_rate_is_best(tmp_path):
+    for loss in ("uniform", "dice_ce"):
+        run = write_run(tmp_path, loss, 0.001, scores(0.5))
+        pd.read_csv(run.metrics).iloc[:4].to_csv(run.metrics, index=False)
+    assert observe_predictions(read_grid(tmp_path).cells, "") == []
+
+
 def test_other_classes_come_back(tmp_path):
     labels = label_set("mine", {"heart": {}, "Lung, left": {}})
     write_run(tmp_path / "sweep", "uniform", 0.001, scores(0.5, classes=3), labels=labels)
-    write_archive(tmp_path / "scores.csv.gz", read_grid(tmp_path / "sweep").cells)
+    write_archive(tmp_path / "scores.csv.gz", read_grid(tmp_path / "sweep"))
     again = read_archive(tmp_path / "scores.csv.gz")
     assert again.labels.names == ("background", "heart", "lung_left")
     assert np.isfinite(again.cells[-1].matrix()["heart"]).all()
@@ -99,6 +129,9 @@ def test_other_classes_come_back(tmp_path):
     [
         (lambda table: table.drop(columns="seed"), "no column seed"),
         (lambda table: table[:0], "no rows"),
+        (lambda table: table[table["remark"].notna()], "no rows"),
+        (lambda table: table.assign(lr=table["lr"].mask(table["seed"] == 1)), "a row without a rate"),
+        (lambda table: table.assign(seed=table["seed"].mask(table["lr"] == 0.1)), ".*NA"),
         (lambda table: table.assign(dice=1.5), "a dice out of range"),
         (lambda table: pd.concat([table, table[:1]]), "a score twice"),
         (lambda table: table.assign(data=table["seed"].map("fingerprint {}".format)), "seeds of one cell on different"),
@@ -108,14 +141,14 @@ def test_other_classes_come_back(tmp_path):
 )
 def test_what_is_no_such_table_is_refused_in_a_line(sweep, tmp_path, damage, told):
     file = tmp_path / "scores.csv.gz"
-    file.write_bytes(gzip.compress(damage(archive_table(read_grid(sweep).cells)).to_csv(index=False).encode()))
+    file.write_bytes(gzip.compress(damage(archive_table(read_grid(sweep))).to_csv(index=False).encode()))
     with pytest.raises(InputError, match=rf"^sweep=.*scores\.csv\.gz: no table of scores \({told}.*expected"):
         read_archive(file)
 
 
 def test_damaged_files_are_refused_in_a_line(sweep, tmp_path):
     file = tmp_path / "scores.csv.gz"
-    write_archive(file, read_grid(sweep).cells)
+    write_archive(file, read_grid(sweep))
     for content in (file.read_bytes()[:2000], b"", b"\x1f\x8bnot", gzip.compress(b"\xff\xfe\x00")):
         file.write_bytes(content)
         with pytest.raises(InputError, match=r"no table of scores \(.*expected a report's"):

@@ -41,7 +41,7 @@ def run_of(seed: int, dice: np.ndarray, labels: LabelSet) -> StoredRun:
     cases, classes = dice.shape
     index = {"case": np.repeat([f"{case:02d}" for case in range(cases)], classes), "label": [*range(classes)] * cases}
     scores = pd.DataFrame(index | {"name": [*labels.names] * cases, "dice": dice.ravel()})
-    return StoredRun(Run(Path()), {"seed": seed}, labels, None, True, pd.DataFrame(), scores, {}, {})
+    return StoredRun(Run(Path()), {"seed": seed}, labels, None, True, pd.DataFrame(), scores, {}, {}, {})
 
 
 def cells_of(values: np.ndarray, labels: LabelSet) -> list[Cell]:

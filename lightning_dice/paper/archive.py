@@ -1,7 +1,6 @@
 """All scores of a grid in one tidy table, from which its report can be drawn again without the runs."""
 
 import gzip
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,34 +10,43 @@ from lightning_dice.config import shipped_labels
 from lightning_dice.data.labels import LabelSet, label_set
 from lightning_dice.errors import InputError
 from lightning_dice.paper.grid import Cell, Grid, papers_cells
+from lightning_dice.paper.remarks import folder_remarks
 from lightning_dice.paper.stored import HIGHEST, StoredRun
+from lightning_dice.pictures.escaping import one_line
 from lightning_dice.runs import Run, metric_columns
 
 ARCHIVE = "scores.csv.gz"
-DECIMALS = {"dice": 5, "hd95_mm": 2, "surface_dice": 4, "lost": 3}  # Jaccard follows from Dice
-TEXTS = ("loss", "variant", "data", "case", "name")
-COLUMNS = ("loss", "lr", "variant", "seed", "data", "case", "label", "name", "dice", "hd95_mm", "surface_dice", "lost")
+DECIMALS = {"dice": 5, "hd95_mm": 2, "surface_dice": 4, "lost": 3, "validation": 4}  # Jaccard follows from Dice
+WHOLE = ("seed", "label")
+TEXTS = ("loss", "variant", "data", "case", "name", "remark")
+OF_RUN = ("loss", "lr", "variant", "seed", "data")
+COLUMNS = (*OF_RUN, "case", "label", "name", *DECIMALS, "remark")
 
 
-def archive_table(cells: Sequence[Cell]) -> pd.DataFrame:
+def archive_table(grid: Grid) -> pd.DataFrame:
     """Every score of every finished run.
 
     Returns:
         COLUMNS, a row per run, case and class: Dice and surface Dice in [0, 1], NaN where undefined; `data` is the
-        fingerprint of the run's data, and `lost` the final training Dice of a class that the run lost, else NaN.
+        fingerprint of the run's data, `lost` the final training Dice of a class that the run lost, else NaN, and
+        `validation` the last validation Dice of the class, or NaN. At the end a row per remark on the runs' folders,
+        blank but for that: what is missing from the table, and which runs are not alike.
     """
     tables = []
-    for cell in cells:
+    for cell in grid.cells:
         for run in cell.finished:
             assert run.scores is not None  # it is finished
             of_run = {"loss": cell.loss, "lr": cell.lr, "variant": cell.variant, "seed": run.seed, "data": run.data}
-            tables.append(run.scores.assign(**of_run, lost=run.scores["name"].map(run.lost))[list(COLUMNS)])
-    return pd.concat(tables).round(DECIMALS) if tables else pd.DataFrame(columns=COLUMNS)
+            of_class = {"lost": run.scores["name"].map(run.lost), "validation": run.scores["name"].map(run.validation)}
+            tables.append(run.scores.assign(**of_run, **of_class))
+    remarks = pd.DataFrame({"remark": folder_remarks(grid)}, dtype=str)
+    table = pd.concat([*tables, remarks]).reindex(columns=COLUMNS)
+    return table.astype(dict.fromkeys(WHOLE, "Int64")).round(DECIMALS)
 
 
-def write_archive(path: Path, cells: Sequence[Cell]) -> None:
+def write_archive(path: Path, grid: Grid) -> None:
     """As compressed CSV, the same bytes for the same scores."""
-    text = archive_table(cells).to_csv(index=False)
+    text = archive_table(grid).to_csv(index=False)
     path.write_bytes(gzip.compress(text.encode(), mtime=0))
 
 
@@ -49,12 +57,14 @@ def read_archive(file: Path) -> Grid:
         InputError: a file that cannot be read, or is no such table.
     """
     try:
-        table = pd.read_csv(
-            file, dtype=dict.fromkeys(TEXTS, str), keep_default_na=False, na_values={c: [""] for c in COLUMNS[-4:]}
-        )
-        lacking = [column for column in COLUMNS if column not in table]
-        if lacking or table.empty:
-            raise ValueError(f"no column {lacking[0]}" if lacking else "no rows")
+        blank = {column: [""] for column in ("lr", *WHOLE, *DECIMALS)}
+        table = pd.read_csv(file, dtype=dict.fromkeys(TEXTS, str), keep_default_na=False, na_values=blank)
+        if lacking := [column for column in COLUMNS if column not in table]:
+            raise ValueError(f"no column {lacking[0]}")
+        remarks = table.loc[table["remark"] != "", "remark"].tolist()
+        table = table[table["remark"] == ""].astype(dict.fromkeys(WHOLE, int))
+        if table.empty or not (table["lr"] > 0).all():
+            raise ValueError("no rows" if table.empty else "a row without a rate")
         for score, highest in HIGHEST.items():
             if score in table and not (table[score].between(0, highest) | table[score].isna()).all():
                 raise ValueError(f"a {score} out of range")
@@ -70,7 +80,7 @@ def read_archive(file: Path) -> Grid:
     except (OSError, EOFError, ValueError, TypeError) as error:  # of gzip, pandas and a table's contents
         reason = " ".join(str(error).split())
         raise InputError(f"sweep={file}: no table of scores ({reason}); expected a report's {ARCHIVE}") from None
-    return Grid(tuple(cells.values()), labels, ())
+    return Grid(tuple(cells.values()), labels, tuple(map(one_line, remarks)))
 
 
 def _labels(table: pd.DataFrame) -> LabelSet:
@@ -86,10 +96,11 @@ def _run(rows: pd.DataFrame, labels: LabelSet) -> StoredRun:
     first = rows.iloc[0]
     if rows.groupby("case")["label"].apply(sorted).map(len).ne(len(labels)).any():
         raise ValueError(f"a case without all {len(labels)} classes")
-    scores = rows.drop(columns=["loss", "lr", "variant", "seed", "data", "lost"])
+    scores = rows.drop(columns=[*OF_RUN, "lost", "validation", "remark"])
     scores = scores.assign(jaccard=scores["dice"] / (2 - scores["dice"]), voxels_true=np.nan, voxels_pred=np.nan)
-    lost = rows.dropna(subset="lost").drop_duplicates("name").set_index("name")["lost"].to_dict()
+    of_class = rows.drop_duplicates("name").set_index("name")
+    lost, validation = of_class["lost"].dropna().to_dict(), of_class["validation"].to_dict()
     config = {"seed": int(first["seed"]), "optim": {"lr": float(first["lr"])}}
     folder = Path(f"loss={first['loss']},lr={first['lr']:g},seed={first['seed']}")
     metrics = pd.DataFrame(columns=metric_columns(labels.names), dtype=float)
-    return StoredRun(Run(folder), config, labels, first["data"], True, metrics, scores, lost, {})
+    return StoredRun(Run(folder), config, labels, first["data"], True, metrics, scores, lost, validation, {})

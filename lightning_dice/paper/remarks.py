@@ -24,14 +24,20 @@ def remarks_on(grid: Grid, pairs: pd.DataFrame) -> list[str]:
     """
     finished = [cell for cell in grid.cells if cell.finished]
     return [
-        *grid.remarks,
-        *(f"{cell.name}: {cell.states}" for cell in grid.cells if cell.left_out or _is_incomplete(cell)),
-        *_unlike_settings(grid.cells),
+        *folder_remarks(grid),
+        *(f"{cell.name}: {cell.states}" for cell in grid.cells if not (cell.runs or cell.left_out)),
         *_lost(grid.cells),
         *_seeds(finished),
         *_cases(finished, pairs),
         *_classes(finished),
     ]
+
+
+def folder_remarks(grid: Grid) -> list[str]:
+    """Those that need the runs' folders: odd names, runs that do not count and why, settings that are not alike."""
+    begun = [cell for cell in grid.cells if cell.runs or cell.left_out]
+    states = [f"{cell.name}: {cell.states}" for cell in begun if cell.left_out or _is_incomplete(cell)]
+    return list(dict.fromkeys([*grid.remarks, *states, *_unlike_settings(grid.cells)]))
 
 
 def _is_incomplete(cell: Cell) -> bool:

@@ -39,6 +39,7 @@ class StoredRun:
         metrics: the curves so far; no rows where there are none yet.
         scores: `scores.csv`, each case with each class once; None of an unfinished run, or without test cases.
         lost: training Dice of the classes that it had lost at its end, by name; see `lightning_dice.lost`.
+        validation: the last validation Dice of the classes, by name; NaN without one.
         failure: `error` and `reason` of the last session, or empty.
     """
 
@@ -50,6 +51,7 @@ class StoredRun:
     metrics: pd.DataFrame
     scores: pd.DataFrame | None
     lost: dict[str, float]
+    validation: dict[str, float]
     failure: dict[str, Any]
 
     @property
@@ -66,6 +68,11 @@ class StoredRun:
         return self.config["seed"]
 
     @property
+    def organs_validation(self) -> float:
+        """Mean of the organs' last validation Dice; NaN without one."""
+        return float(pd.Series([self.validation[name] for name in self.labels.names[1:]], dtype=float).mean())
+
+    @property
     def state(self) -> str:
         """`done`, or how far it got and why it stopped."""
         if self.is_done:
@@ -74,10 +81,9 @@ class StoredRun:
         step = int(self.metrics["step"].max()) if len(self.metrics) else 0
         at = f"step {step} of {self.config['trainer']['max_steps']}"
         if len(self.metrics):
-            organs = self.metrics[[f"val/dice/{name}" for name in self.labels.names[1:]]].dropna(how="all").mean(axis=1)
-            loss = self.metrics["train/loss"].dropna()
-            at += f", loss {loss.iloc[-1]:.3g}" if len(loss) else ""
-            at += f", validation Dice {organs.iloc[-1]:.3f}" if len(organs) else ""
+            loss, organs = _last(self.metrics["train/loss"]), self.organs_validation
+            at += f", loss {loss:.3g}" if not math.isnan(loss) else ""
+            at += f", validation Dice {organs:.3f}" if not math.isnan(organs) else ""
         failure = self.failure
         return f"failed ({failure['error']}: {failure['reason']}), {at}" if failure else f"unfinished, {at}"
 
@@ -105,7 +111,14 @@ def read_run(run: Run) -> StoredRun:
     lost = _json(run.summary).get("lost_classes", {})
     if not isinstance(lost, dict) or not all(isinstance(dice, int | float) for dice in lost.values()):
         raise _broken(run.summary, f"lost_classes={lost}: expected a Dice by class")
-    return StoredRun(run, config, labels, environment.get("data"), is_done, metrics, scores, lost, failure)
+    validation = {name: _last(metrics[f"val/dice/{name}"]) for name in labels.names}
+    data = environment.get("data")
+    return StoredRun(run, config, labels, data, is_done, metrics, scores, lost, validation, failure)
+
+
+def _last(curve: pd.Series) -> float:
+    known = curve.dropna()
+    return float(known.iloc[-1]) if len(known) else math.nan
 
 
 def _config(run: Run) -> dict[str, Any]:
