@@ -61,7 +61,7 @@ def test_the_report_of_the_archive_is_that_of_the_runs(sweep, tmp_path):
     told = remarks_on(again, compare_cells(again.cells))
     assert told == remarks_on(ours, compare_cells(ours.cells))
     assert "uniform, 0.1: seed 0: unfinished, step 20 of 40, loss -2, validation Dice 0.250" in told
-    assert "simple, 0.01: seed 1 lost background (0.00), liver (0.12), by its training Dice at the end." in told
+    assert "simple, 0.01: seed 1 lost background (0.00), liver (0.12), by the training Dice at the end." in told
 
 
 def test_remarks_outlive_the_second_archive(sweep, tmp_path):

@@ -333,7 +333,7 @@ def test_seeds_without_a_case_in_common_have_no_mean_and_a_report(tmp_path, caps
 def test_a_score_that_only_some_seeds_define_is_told(tmp_path):
     write_run(tmp_path, "simple", 0.01, {"a": [0.9] * 7 + [math.nan], "b": [0.9] * 8}, seed=0)
     write_run(tmp_path, "simple", 0.01, {"a": [0.9] * 7 + [0.0], "b": [0.9] * 8}, seed=1)
-    assert "simple, 0.01: scores that only some of its seeds define, and the mean is of these: 1." in remarks_of(
+    assert "Scores that only some of a cell's seeds define, and the mean is of these: 1 of simple, 0.01." in remarks_of(
         tmp_path
     )
 

@@ -85,7 +85,7 @@ def test_a_report_names_runs_that_lost_a_class(tmp_path):
     run = write_run(tmp_path, "simple", 0.01, dice, seed=3)
     run.summary.write_text(json.dumps({"cases": 6, "lost_classes": {"background": 0.031, "liver": 0.1}}))
     grid = read_grid(tmp_path)
-    said = "simple, 0.01: seed 3 lost background (0.03), liver (0.10), by its training Dice at the end."
+    said = "simple, 0.01: seed 3 lost background (0.03), liver (0.10), by the training Dice at the end."
     assert said in remarks_on(grid, compare_cells(grid.cells))
     run.summary.write_text(json.dumps({"cases": 6, "lost_classes": ["liver"]}))
     assert any("lost_classes=['liver']: expected a Dice by class" in c.states for c in read_grid(tmp_path).cells)

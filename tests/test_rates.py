@@ -38,6 +38,15 @@ def test_a_weighting_at_two_rates_has_a_line_with_its_seeds(tmp_path):
     assert (simple["dice"] < simple["high"]).all()
 
 
+def test_beside_curves_of_three_rates_lines_of_fewer_are_not_drawn(tmp_path):
+    for rate in (0.001, 0.01):
+        for loss in ("uniform", "simple"):
+            write_run(tmp_path, loss, rate, scores(0.5))
+    assert list(lines_of(tmp_path)) == ["uniform", "simple"]
+    write_run(tmp_path, "simple", 0.1, scores(0.5))
+    assert list(lines_of(tmp_path)) == ["simple"]
+
+
 def test_both_figures_are_drawn_whatever_a_loss_is_called(tmp_path):
     for number, rate in enumerate((0.001, 0.01)):
         write_run(tmp_path, LOSS, rate, scores(0.5), folder=f"loss=x,lr={rate},seed={number}")

@@ -12,11 +12,13 @@ from lightning_dice.pictures.curves import DASHES
 from lightning_dice.pictures.legend import lower_legend
 
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#56B4E9", "#D55E00", "#CC79A7")  # told apart by the colour-blind
+CURVE = 3  # rates that make a curve, beside which lines of fewer say little
 MOST_TICKS = 8  # rates that are told on the axis, all of them
 
 
 def rate_lines(cells: Sequence[Cell], table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """What the figure shows; nothing unless some weighting has scores at two rates.
+    """What the figure shows; nothing unless some weighting has scores at two rates. Where some have three or more, only
+    these.
 
     Args:
         cells: of the grid.
@@ -33,10 +35,12 @@ def rate_lines(cells: Sequence[Cell], table: pd.DataFrame) -> dict[str, pd.DataF
         if pd.notna(dice):
             name = f"{cell.loss}, {cell.variant}" if cell.variant else cell.loss
             rows.setdefault(name, []).append((cell.lr, dice, low, high, list(seed_means(cell).values())))
-    if max(map(len, rows.values()), default=0) < 2:
+    most = max(map(len, rows.values()), default=0)
+    if most < 2:
         return {}
+    least = CURVE if most >= CURVE else 1
     columns = ["lr", "dice", "low", "high", "seeds"]
-    return {name: pd.DataFrame(sorted(of), columns=columns) for name, of in rows.items()}
+    return {name: pd.DataFrame(sorted(of), columns=columns) for name, of in rows.items() if len(of) >= least}
 
 
 def rates_figure(lines: dict[str, pd.DataFrame]) -> Figure:

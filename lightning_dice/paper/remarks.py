@@ -63,10 +63,13 @@ def _lost(cells: Sequence[Cell]) -> list[str]:
     """Runs whose loss may look as good as others', though they do not find a large class on their own patches."""
     said = []
     for cell in cells:
-        for run in cell.runs:
-            if run.lost:
-                classes = ", ".join(f"{one_line(name)} ({dice:.2f})" for name, dice in run.lost.items())
-                said.append(f"{cell.name}: seed {run.seed} lost {classes}, by its training Dice at the end.")
+        lost = [
+            f"seed {run.seed} lost {', '.join(f'{one_line(name)} ({dice:.2f})' for name, dice in run.lost.items())}"
+            for run in cell.runs
+            if run.lost
+        ]
+        if lost:
+            said.append(f"{cell.name}: {'; '.join(lost)}, by the training Dice at the end.")
     return said
 
 
@@ -82,14 +85,14 @@ def _seeds(finished: Sequence[Cell]) -> list[str]:
             f"{_told(few, finished)}: fewer than {ENOUGH_SEEDS} seeds. The tests take the seeds' means for normally "
             "distributed; where some seeds lose a class and others do not, they find a difference too often."
         )
+    if partly := "; ".join(f"{cell.partly_defined} of {cell.name}" for cell in finished if cell.partly_defined):
+        said.append(f"Scores that only some of a cell's seeds define, and the mean is of these: {partly}.")
     for cell in finished:
         if cell.uncommon:
             said.append(
                 f"{cell.name}: left out, because not all of its seeds scored them, are {_some(cell.uncommon)}; "
                 f"cases that remain: {cell.scores['case'].nunique()}."
             )
-        if partly := cell.partly_defined:
-            said.append(f"{cell.name}: scores that only some of its seeds define, and the mean is of these: {partly}.")
     return said
 
 
