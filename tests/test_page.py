@@ -186,6 +186,19 @@ def test_print_has_stills_for_the_3d_view_and_heads_on_every_page(page):
     page.emulate_media(media="screen")
 
 
+def test_curves_of_many_cells_are_made_smaller_for_paper(page):
+    curves = page.locator("#curves")
+    before = page.evaluate("byId('curves').layout.width")
+    page.evaluate("Plotly.relayout('curves', { width: 3000 })")
+    page.emulate_media(media="print")
+    assert curves.evaluate("plot => plot.scrollWidth") > 2000
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("#curves svg.main-svg").first.bounding_box()["width"] <= 1030
+    page.emulate_media(media="screen")
+    page.evaluate("width => Plotly.relayout('curves', { width })", before)
+    assert page.locator("#curves svg.main-svg").first.bounding_box()["width"] > 1030
+
+
 def test_windows_are_those_that_the_stored_values_reach(page):
     names = page.locator("#window option").all_text_contents()
     assert names == ["abdomen (W 400, L 40)", "liver (W 150, L 30)", "all values"]  # of -500 to 500 HU

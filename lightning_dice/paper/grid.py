@@ -170,12 +170,20 @@ def read_grid(folder: Path | str) -> Grid:
     if common:
         remarks.append(f"All runs have {', '.join(common)}.")
     cells = papers_cells(labels)
-    for loss, lr, parts in sorted(found.keys() | broken.keys(), key=lambda key: (key[0] not in WEIGHTINGS, *key)):
+    for loss, lr, parts in sorted(found.keys() | broken.keys(), key=_place):
         further = ", ".join(part for part in parts if part not in common)
         key = loss, lr, parts
         reasons = [*broken.get(key, ()), *strange.get(key, ())]
         cells[loss, lr, further] = _cell((loss, lr, labels, further), found.get(key, ()), reasons)
     return Grid(tuple(cells.values()), labels, tuple(map(one_line, remarks)))
+
+
+def _place(key: Key) -> tuple[bool, str, tuple[str, ...], float, int]:
+    """The paper's weightings first, for each further settings in its table's order; then one loss after the other."""
+    loss, lr, further = key
+    if loss in WEIGHTINGS:
+        return False, "", further, lr, [*WEIGHTINGS].index(loss)
+    return True, loss, further, lr, 0
 
 
 def papers_cells(labels: LabelSet) -> dict[tuple[str, float, str], Cell]:

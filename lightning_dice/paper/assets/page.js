@@ -18,9 +18,15 @@ const ready = unpacked(byId("plotly").textContent).then((packed) => packed.text(
     Plotly.newPlot(name, figure.data, figure.layout, { responsive: true, displaylogo: false });
 });
 
-// On paper the plots are as wide as the page.
+// On paper plots are as wide as the page, and what is wider by its contents is made smaller.
+const PAPER = 1030; // CSS pixels between the margins of A4 across
+const PRINTED = 0.75; // width of a table in the print's smaller letters
 addEventListener("beforeprint", () => {
-  for (const plot of document.querySelectorAll(".wide > .js-plotly-plot")) Plotly.Plots.resize(plot);
+  for (const part of document.querySelectorAll(".wide > *")) {
+    const isPlot = part.matches(".js-plotly-plot");
+    if (isPlot) Plotly.Plots.resize(part);
+    part.style.setProperty("--fit", Math.min(1, PAPER / (part.scrollWidth * (isPlot ? 1 : PRINTED))));
+  }
 });
 
 // Table 1 shows one score at a time.
