@@ -98,7 +98,7 @@ def report(config: DictConfig) -> Path:
             figure.clear()
     ranks = ranking(cells, pairs)
     states = [f"{cell.name}: {cell.states}" for cell in cells]
-    lines = {"Ensembles": [one.told for one in ensembles], "Notes": notes}
+    lines = {"Ensembles": [told for one in ensembles for told in one.told], "Notes": notes}
     tables = table, pairs, rates, variances, together
     beside = {PRINTED: observe_printed()} if claims else {}
     page = page_html(cells, *tables, lines, claims | beside, predictions, viewed.cases, stills)

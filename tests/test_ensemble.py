@@ -336,7 +336,7 @@ def test_a_report_shows_ensembles_beside_the_single_cells(tmp_path, capsys):
         "evaluate/phantom,last,combine=mean,runs=4: left out (phantom,last,combine=mean,runs=4/scores.csv: not" in told
     )
     table = pd.read_csv(folder / "ensembles.csv", index_col="name")
-    best, mean = "best run per organ of 2 runs (1)", "mean probabilities of 2 runs, best checkpoints (2)"
+    best, mean = "best run per organ of 2 runs (1)", "mean probabilities by best checkpoints of 2 runs (2)"
     assert table.index.tolist() == [best, "simple, 0.01", "uniform, 0.001", mean] or table.index.tolist() == [
         best, "simple, 0.01", mean, "uniform, 0.001"
     ]  # fmt: skip
@@ -351,6 +351,30 @@ def test_a_report_shows_ensembles_beside_the_single_cells(tmp_path, capsys):
     page = (folder / "index.html").read_text()
     assert "artery, vein, liver of loss=a; spleen, stomach, gallbladder, pancreas of loss=&lt;b&gt;" in page
     assert "id='ensembles'" in page
+
+
+def test_ensembles_of_the_same_cells_are_one_over_seeds(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    names = [f"loss={loss},lr=0.01,seed={{}},prior=half" for loss in ("uniform", "simple")]
+    drawn = {}
+    for seed in range(3):
+        drawn[seed] = {f"c{number}": (0.6 + 0.1 * rng.random(8)).tolist() for number in range(8)}
+        write_run(tmp_path, "uniform", 0.01, drawn[seed], seed, {"prior": "half"})
+        better = {case: [value + 0.02 + seed / 100 for value in values] for case, values in drawn[seed].items()}
+        runs = [name.format(seed) for name in (names if seed else reversed(names))]  # in any order
+        write_ensemble(tmp_path, f"phantom,last,combine=mean,runs=d{seed}", better, runs=runs)
+    across = [names[0].format(seed) for seed in range(2)]  # which has no seed of its own
+    write_ensemble(tmp_path, "phantom,last,combine=mean,runs=e", drawn[0], runs=across)
+    folder = make_report(tmp_path)
+    table = pd.read_csv(folder / "ensembles.csv", index_col="name")
+    row = table.loc["mean probabilities of 2 runs, 3 seeds (d0…)"]
+    assert (row["runs"], row["seeds"], row["difference"]) == (6, 3, pytest.approx(3))
+    assert row["difference_low"] < 3 < row["difference_high"]
+    assert table.loc["mean probabilities of 2 runs (e)", "seeds"] == 1
+    said = capsys.readouterr().out
+    assert "3 seeds (d0…): mean organ Dice" in said
+    assert "over 8 cases and at least 3 seeds)" in said
+    assert "over 8 cases of these networks)" in said
 
 
 def test_a_report_without_ensembles_has_no_table_of_them(tmp_path):

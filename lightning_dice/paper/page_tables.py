@@ -19,7 +19,7 @@ OTHER_SCORES = {"hd95": "min", "nsd": "max"}  # by the name that the page has fo
 ENSEMBLES = """<h3>Several networks as one</h3>
 <p>Dice in percent beside the single cells, on the test cases that all have in common. The mean over the organs has a
 95 % interval, and so has what an ensemble adds to the best single cell, in points: over patients, so of these networks,
-and where a cell has several seeds over these too.</p>"""
+and where there are several seeds of both over these too. Ensembles of the same cells for several seeds are one.</p>"""
 
 
 def _framed(introduction: str, name: str, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
