@@ -347,7 +347,7 @@ def test_a_report_shows_ensembles_beside_the_single_cells(tmp_path, capsys):
     assert row["difference"] == pytest.approx(10)
     assert row["difference_low"] == pytest.approx(10, abs=1e-6)  # each case gains as much
     assert table.loc[mean, "liver"] == pytest.approx(100 * np.mean([low[case][3] for case in cases[1:]]))
-    assert f"{best}: mean organ Dice {row['AVG organs']:.1f} %, +10.0 points to the best cell" in told
+    assert f"{best}: mean organ Dice {row['AVG organs']:.1f} %, +10.0 points to the best cell, simple, 0.01 (" in told
     page = (folder / "index.html").read_text()
     assert "artery, vein, liver of loss=a; spleen, stomach, gallbladder, pancreas of loss=&lt;b&gt;" in page
     assert "id='ensembles'" in page

@@ -141,12 +141,15 @@ def ensemble_table(cells: Sequence[Cell], ensembles: Sequence[Combined]) -> pd.D
 
 def ensemble_lines(table: pd.DataFrame) -> list[str]:
     """A sentence per ensemble of an `ensemble_table`."""
+    if table.empty:
+        return []
+    is_single = table["difference"].isna()
+    best = table.loc[is_single, "name"].iloc[0]
     lines = []
-    for row in table.to_dict("records"):
-        if not pd.isna(row["difference"]):
-            over = "of these networks" if row["seeds"] < 2 else f"and at least {row['seeds']:.0f} seeds"
-            more = f"{row['difference']:+.1f} points to the best cell"
-            interval = f"{row['difference_low']:+.1f} to {row['difference_high']:+.1f}"
-            mean = f"mean organ Dice {row['AVG organs']:.1f} %"
-            lines.append(f"{row['name']}: {mean}, {more} ({interval}, over {row['cases']} cases {over})")
+    for row in table[~is_single].to_dict("records"):
+        over = "of these networks" if row["seeds"] < 2 else f"and at least {row['seeds']:.0f} seeds"
+        more = f"{row['difference']:+.1f} points to the best cell, {best}"
+        interval = f"{row['difference_low']:+.1f} to {row['difference_high']:+.1f}"
+        mean = f"mean organ Dice {row['AVG organs']:.1f} %"
+        lines.append(f"{row['name']}: {mean}, {more} ({interval}, over {row['cases']} cases {over})")
     return lines
