@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -20,6 +21,18 @@ def module(nnunet_root, folder, **settings):
     )
     data.setup()
     return data
+
+
+def test_channels_that_are_not_read_are_named(nnunet_root, tmp_path, capsys):
+    shutil.copytree(nnunet_root, tmp_path / "set")
+    nnunet_cases(tmp_path / "set")
+    assert capsys.readouterr().out == ""
+    images = tmp_path / "set" / "imagesTr"
+    for name in ("case_0_0001.nii.gz", "case_0_0003.nii.gz", "case_1_0001.nii.gz", "notes.nii.gz"):
+        (images / name).touch()
+    assert len(nnunet_cases(tmp_path / "set")) == len(nnunet_cases(nnunet_root))
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line == f"{images}: files CASE_0001, CASE_0003 are not read: networks take one channel, _0000"
 
 
 @pytest.mark.parametrize(("size", "filled"), [(64, "5.13"), ((30, 25, 36), "49.8"), (1000, "0.00134")])

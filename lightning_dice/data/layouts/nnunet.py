@@ -4,6 +4,7 @@ Format: https://github.com/MIC-DKFZ/nnUNet/blob/master/documentation/dataset_for
 """
 
 import json
+import re
 from pathlib import Path
 
 from lightning_dice.data.cases import Case, LabelFile
@@ -12,11 +13,14 @@ from lightning_dice.data.scans import ENDINGS
 from lightning_dice.errors import InputError
 
 CHANNEL = "_0000"
+ANY_CHANNEL = re.compile(r"_\d{4}$")
 IGNORE = "ignore"  # nnU-Net's name of a label that is no truth at all
 
 
 def nnunet_cases(root: Path | str) -> list[Case]:
     """List the training cases below `root`, by name. One whose image or label is missing is listed too.
+
+    Other channels than the first are not read, and named in a line.
 
     Raises:
         InputError: no readable `dataset.json`, an ignore label, an ending that cannot be read, or no image at all.
@@ -27,6 +31,11 @@ def nnunet_cases(root: Path | str) -> list[Case]:
     labels = _cases_of(root / "labelsTr", ending)
     if not images:
         raise InputError(f"{root / 'imagesTr'}: no file CASE{CHANNEL}{ending} in it; expected nnU-Net's raw layout")
+    channels = {found[0] for name in _cases_of(root / "imagesTr", ending) if (found := ANY_CHANNEL.search(name))}
+    if others := sorted(channels - {CHANNEL}):
+        print(
+            f"{root / 'imagesTr'}: files CASE{', CASE'.join(others)} are not read: networks take one channel, {CHANNEL}"
+        )
     return [
         Case(
             case,
