@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from lightning_dice.paper.archive import ARCHIVE
-from lightning_dice.paper.published import TABLE1
+from lightning_dice.paper.published import RATES
 
 ROOT = Path(__file__).parents[1]
 
@@ -19,14 +19,14 @@ def make(target: str, *variables: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_what_a_gpu_is_to_do_goes_on_where_it_stopped(tmp_path, monkeypatch):
-    """After the benchmark, which README's commands run."""
+    """After the benchmark, which README's commands run; of the grid one weighting, since test_grid has all."""
     monkeypatch.setenv("LIGHTNING_DICE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     (tmp_path / "benchmark.json").write_text("{}")
-    result = make("gpu", f"OUT={tmp_path}", "SCALE=experiment=smoke")
+    result = make("gpu", f"OUT={tmp_path}", "SCALE=experiment=smoke loss=uniform")
     assert result.returncode == 0, result.stderr[-2000:]
     grid = tmp_path / "phantom" / "grid"
-    assert len(list(grid.glob("*/DONE"))) == 2 * len(TABLE1)
+    assert len(list(grid.glob("*/DONE"))) == 2 * len(RATES)
     assert (tmp_path / "benchmark.json").read_text() == "{}"
     scores = pd.read_csv(grid / "report" / ARCHIVE)
     assert set(scores["variant"].fillna("")) == {"", "prior=half"}
