@@ -39,8 +39,8 @@ distribution about what was measured that agrees with it; of a claim of several 
 probable one, and an upper bound. It takes for granted that weightings differ by any amount alike before one looks.
 The printed table is of one seed and has no intervals: it shows a direction only.</p>"""
 PREDICTIONS = """<h3>What the paper predicts, and rivals</h3>
-<p>Differences of the mean organ Dice in points, answered as the claims are. A best rate is the one of the best test
-scores, of ours and of the rival alike, and so a little better than it would be on other patients.</p>"""
+<p>Differences of the mean organ Dice in points, answered as the claims are. A best rate is the one of the best
+validation Dice, of ours and of the rival alike; the test cases do not choose it.</p>"""
 RATES = """<section id="rates-section"><h2>Dice by learning rate</h2>
 <p>Mean organ Dice of the test cases: a line per weighting, a small point per seed, and as a band the 95 % interval over
 seeds and patients (with one seed over patients alone).</p><div class="wide"><div id="rates"></div></div></section>"""
