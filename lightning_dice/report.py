@@ -60,6 +60,8 @@ def report(config: DictConfig) -> Path:
     ensembles, unread = read_ensembles(sweep, grid)
     together = ensemble_table(cells, ensembles)
     remarks = [*remarks_on(grid, pairs), *viewed.remarks, *unread]
+    if ensembles and together.empty:
+        remarks.append("Ensembles: left out, since no test case is common to them and all cells.")
     if viewed.typical and not has_off_screen_gl():
         remarks.append("Surfaces are drawn by matplotlib, because PyVista has no off-screen GL on this machine.")
     notes = [*remarks, *NOTES] if is_comparable else remarks

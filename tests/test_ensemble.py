@@ -377,6 +377,14 @@ def test_ensembles_of_the_same_cells_are_one_over_seeds(tmp_path, capsys):
     assert "over 8 cases of these networks)" in said
 
 
+def test_ensembles_without_a_case_in_common_are_not_left_out_in_silence(tmp_path, capsys):
+    write_run(tmp_path, "uniform", 0.001, {f"c{number}": [0.5] * 8 for number in range(6)})
+    write_ensemble(tmp_path, "phantom,last,combine=mean,runs=1", {"other": [0.5] * 8})
+    folder = make_report(tmp_path)
+    assert "Ensembles: left out, since no test case is common" in capsys.readouterr().out
+    assert not (folder / "ensembles.csv").exists()
+
+
 def test_a_report_without_ensembles_has_no_table_of_them(tmp_path):
     write_run(tmp_path, "uniform", 0.001, {f"c{number}": [0.5] * 8 for number in range(6)})
     folder = make_report(tmp_path)
