@@ -8,6 +8,7 @@ if __name__ == "__main__":
 import itertools
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -16,9 +17,9 @@ from omegaconf import DictConfig
 from lightning_dice.errors import InputError
 from lightning_dice.files import atomic_write
 from lightning_dice.paper.archive import ARCHIVE, read_archive, write_archive
-from lightning_dice.paper.ensembles import ensemble_lines, ensemble_table, read_ensembles
+from lightning_dice.paper.ensembles import Combined, ensemble_lines, ensemble_table, read_ensembles
 from lightning_dice.paper.figure1 import grid_curves, has_curves
-from lightning_dice.paper.grid import Cell, is_papers, read_grid
+from lightning_dice.paper.grid import Cell, Grid, is_papers, read_grid
 from lightning_dice.paper.observations import Observation, observe, observe_printed
 from lightning_dice.paper.page import PRINTED, page_html
 from lightning_dice.paper.predictions import observe_predictions
@@ -50,16 +51,15 @@ def report(config: DictConfig) -> Path:
     sweep, folder = (Path(path).expanduser() for path in (config.sweep, config.output))
     if sweep.is_file() and sweep in folder.parents:
         raise InputError(f"output={folder}: expected a folder, since sweep={sweep} is a file; add output=FOLDER")
-    grid = read_archive(sweep) if sweep.is_file() else read_grid(sweep)
+    grid, ensembles = read_archive(sweep) if sweep.is_file() else _read_folder(sweep)
     cells = grid.cells
     is_comparable = is_papers(grid.labels)
     table, pairs, variances = grid_table(cells), compare_cells(cells), variance_table(cells)
     rates, spread = rate_lines(cells, table), variance_lines(variances)
     claims, predictions = _claims(cells) if is_comparable else ({}, {})
     viewed = Viewed() if sweep.is_file() else read_viewed(cells)
-    ensembles, unread = read_ensembles(sweep, grid)
     together = ensemble_table(cells, ensembles)
-    remarks = [*remarks_on(grid, pairs), *viewed.remarks, *unread]
+    remarks = [*remarks_on(grid, pairs), *viewed.remarks]
     if ensembles and together.empty:
         remarks.append("Ensembles: left out, since no test case is common to them and all cells.")
     if viewed.typical and not has_off_screen_gl():
@@ -73,7 +73,7 @@ def report(config: DictConfig) -> Path:
     write_table(folder / "statistics.csv", pairs)
     write_table(folder / "variance.csv", variances)
     with atomic_write(folder / ARCHIVE) as path:
-        write_archive(path, grid)
+        write_archive(path, grid, ensembles)
     if len(together):
         write_table(folder / "ensembles.csv", together)
     figures = {"figure1": grid_curves(cells)} if has_curves(cells) else {}
@@ -115,6 +115,12 @@ def report(config: DictConfig) -> Path:
     told = states, ranks, spread, ensemble_lines(together), answers, remarks, [f"written to {folder}"]
     print("\n\n".join("\n".join(said) for said in told if said))
     return folder
+
+
+def _read_folder(sweep: Path) -> tuple[Grid, list[Combined]]:
+    grid = read_grid(sweep)
+    ensembles, remarks = read_ensembles(sweep, grid)
+    return replace(grid, remarks=(*grid.remarks, *remarks)), ensembles
 
 
 def _claims(cells: Sequence[Cell]) -> tuple[dict[str, list[Observation]], dict[str, list[Observation]]]:

@@ -1,6 +1,7 @@
 """Hand-made grids on disk: run folders as training leaves them, with the scores that a test wants."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,25 @@ def write_run(
     pd.DataFrame(curves, columns=metric_columns(names)).to_csv(run.metrics, index=False)
     if dice is None:
         return run
+    _write_scores(run, dice, names)
+    run.summary.write_text(json.dumps({"cases": len(dice)}))
+    run.done.write_text("{}")
+    return run
+
+
+def write_ensemble(
+    sweep: Path, name: str, dice: dict[str, list[float]], data: str = "same", **described: object
+) -> Run:
+    """What `evaluate run=[…]` leaves of several runs, with the Dice per class of each test case."""
+    run = Run(sweep / "evaluate" / name)
+    run.folder.mkdir(parents=True)
+    given = {"combine": "mean", "checkpoint": "last", "data": data, "organs": {}, "runs": ["r/loss=a", "r/loss=b"]}
+    run.ensemble.write_text(json.dumps(given | described))
+    _write_scores(run, dice, PAPER.names)
+    return run
+
+
+def _write_scores(run: Run, dice: dict[str, list[float]], names: Sequence[str]) -> None:
     rows = [
         {"case": case, "label": label, "name": names[label], "dice": value, "jaccard": value / (2 - value),
          "hd95_mm": 1.0, "surface_dice": 1.0, "voxels_true": 1, "voxels_pred": 1}
@@ -77,9 +97,6 @@ def write_run(
         for label, value in enumerate(values)
     ]  # fmt: skip
     pd.DataFrame(rows, columns=SCORE_COLUMNS).to_csv(run.scores, index=False)
-    run.summary.write_text(json.dumps({"cases": len(dice)}))
-    run.done.write_text("{}")
-    return run
 
 
 def write_pictures(run: Run, store: Path, cases: list[str]) -> None:

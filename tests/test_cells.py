@@ -1,6 +1,7 @@
 """Which runs make a cell: by configuration and folder, agreeing with each other, and none under another's name."""
 
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -8,13 +9,13 @@ import pytest
 from matplotlib.image import imread
 from omegaconf import OmegaConf
 
-from lightning_dice.config import plain
+from lightning_dice.config import config_folder, plain
 from lightning_dice.naming import run_folder
 from lightning_dice.paper.folder_names import FolderName
 from lightning_dice.paper.grid import read_grid
 from lightning_dice.paper.published import TABLE1
 from lightning_dice.paper.remarks import remarks_on
-from lightning_dice.paper.statistics import compare_cells
+from lightning_dice.paper.statistics import compare_cells, ranking
 from lightning_dice.paper.table1 import grid_table, latex_table, markdown_table
 from tests.grids import PAPER, write_pictures, write_run
 from tests.test_config import composed
@@ -348,6 +349,36 @@ def test_cells_that_differ_in_more_than_their_names_are_told(tmp_path):
         "square, 0.01 differs from uniform, 0.001 in more than its name says: "
         "trainer.max_steps: 20 instead of 40; other data." in remarks_of(tmp_path)
     )
+
+
+def test_a_transform_that_the_name_says_is_no_other_difference(tmp_path):
+    """Its settings stand below data."""
+    write_run(tmp_path, "uniform", 0.001, FIFTY)
+    run = write_run(tmp_path, "uniform", 0.001, FIFTY, folder="loss=uniform,lr=0.001,seed=0,transform=flip")
+    config = OmegaConf.load(run.config)
+    config.data.transform = OmegaConf.load(config_folder() / "transform" / "flip.yaml")
+    OmegaConf.save(config, run.config)
+    assert [*cells_of(tmp_path)][-1] == "uniform, 0.001, transform=flip"
+    assert "differs" not in remarks_of(tmp_path)
+
+
+@pytest.mark.parametrize("seeds", [3, 2])
+def test_many_cells_are_told_in_few_words(tmp_path, seeds):
+    for seed in range(seeds):
+        for number in range(8):
+            dice = {f"c{case}": [0.5 + number / 50 + case / 100 + seed / 1000] * 8 for case in range(6)}
+            write_run(tmp_path, "uniform", 0.001 * (number + 1), dice, seed)
+    write_run(tmp_path, "simple", 0.001, dice)
+    grid = read_grid(tmp_path)
+    pairs = compare_cells(grid.cells)
+    said = "\n".join(remarks_on(grid, pairs))
+    few = "uniform, 0.001; uniform, 0.002; uniform, 0.003; uniform, 0.004; uniform, 0.005 and 3 more"
+    assert f"Scores are means over seeds: {seeds} of {few}; 1 of simple, 0.001." in said
+    assert f"{few}: fewer than 5 seeds. The tests" in said
+    assert "is over 28 pairs of cells: with so many even a large difference may not be distinguishable" in said
+    last = ranking(grid.cells, pairs)[-1]
+    assert last.startswith("uniform, 0.001: mean organ Dice")
+    assert re.search(r"distinguishable from uniform, 0\.008; .*; uniform, 0\.004 and 2 more", last)  # the best first
 
 
 def test_cells_tested_on_different_cases_or_classes_say_so(tmp_path):

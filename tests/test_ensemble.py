@@ -1,6 +1,7 @@
 """Several runs' networks as one: averaged, or each organ from the run that validates best on it."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -26,10 +27,10 @@ from lightning_dice.members import load_members
 from lightning_dice.network import UNet3D
 from lightning_dice.predict import predict
 from lightning_dice.recipe import load_network
-from lightning_dice.runs import SCORE_COLUMNS, Run
+from lightning_dice.runs import Run
 from lightning_dice.train import train
 from tests.conftest import NAMES, tiny_case, write_nifti
-from tests.grids import write_run
+from tests.grids import write_ensemble, write_run
 from tests.test_report import make_report
 from tests.test_train import composed, config_of
 
@@ -301,21 +302,6 @@ def test_it_works_as_typed(cells, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def write_ensemble(sweep, name, dice, data="same", **described):
-    """What `evaluate run=[…]` leaves of several runs."""
-    run = Run(sweep / "evaluate" / name)
-    run.folder.mkdir(parents=True)
-    given = {"combine": "mean", "checkpoint": "last", "data": data, "organs": {}, "runs": ["r/loss=a", "r/loss=b"]}
-    run.ensemble.write_text(json.dumps(given | described))
-    rows = [
-        {"case": case, "label": label, "name": NAMES[label], "dice": value, "jaccard": value / (2 - value),
-         "hd95_mm": 1.0, "surface_dice": 1.0, "voxels_true": 1, "voxels_pred": 1}
-        for case, values in dice.items() for label, value in enumerate(values)
-    ]  # fmt: skip
-    pd.DataFrame(rows, columns=SCORE_COLUMNS).to_csv(run.scores, index=False)
-    return run
-
-
 def test_a_report_shows_ensembles_beside_the_single_cells(tmp_path, capsys):
     cases = [f"c{number}" for number in range(8)]
     rng = np.random.default_rng(0)
@@ -375,6 +361,17 @@ def test_ensembles_of_the_same_cells_are_one_over_seeds(tmp_path, capsys):
     assert "3 seeds (d0…): mean organ Dice" in said
     assert "over 8 cases and at least 3 seeds)" in said
     assert "over 8 cases of these networks)" in said
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_organ_of_one_patient_has_the_mean_of_that_one(tmp_path):
+    """No resampling of patients has a say in it, which would draw some without the organ, and warn of that."""
+    dice = {f"c{number}": [0.5] * 7 + [0.25 if number == 2 else math.nan] for number in range(6)}
+    write_run(tmp_path, "uniform", 0.001, {case: [value / 2 for value in values] for case, values in dice.items()})
+    write_ensemble(tmp_path, "phantom,last,combine=mean,runs=1", dice)
+    table = pd.read_csv(make_report(tmp_path) / "ensembles.csv", index_col="name")
+    assert table[NAMES[-1]].tolist() == [25, 12.5]
+    assert table["AVG organs"].tolist() == pytest.approx([100 * 3.25 / 7, 50 * 3.25 / 7])
 
 
 def test_ensembles_without_a_case_in_common_are_not_left_out_in_silence(tmp_path, capsys):

@@ -11,7 +11,7 @@ import pandas as pd
 
 from lightning_dice.errors import InputError
 from lightning_dice.paper.grid import Cell, Grid
-from lightning_dice.paper.intervals import Scores, by_seed, estimate
+from lightning_dice.paper.intervals import Scores, by_seed, estimate, mean_of
 from lightning_dice.paper.stored import read_scores
 from lightning_dice.runs import Run, read_json
 
@@ -128,8 +128,7 @@ def ensemble_table(cells: Sequence[Cell], ensembles: Sequence[Combined]) -> pd.D
     rows = []
     for name, (runs, _) in parts.items():
         row: dict[str, Any] = {"name": name, "runs": runs, "cases": len(common)}
-        for place, label in enumerate(cells[0].labels.names):
-            row[label] = estimate([dice[name][..., [place]]], [1]).value
+        row |= dict(zip(cells[0].labels.names, mean_of(mean_of(dice[name], 0), 0).tolist(), strict=True))
         row |= {"AVG organs": organs[name].value, "low": organs[name].low, "high": organs[name].high}
         if name not in singles:
             more = estimate([dice[name][..., 1:], dice[best][..., 1:]], [1, -1])

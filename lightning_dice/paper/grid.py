@@ -19,6 +19,7 @@ from lightning_dice.pictures.escaping import one_line
 from lightning_dice.runs import Run
 
 Key = tuple[str, float, tuple[str, ...]]  # loss, rate and further settings
+MOST_NAMED = 5  # cells or cases in a sentence
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,12 @@ class Grid:
 def is_papers(labels: LabelSet) -> bool:
     """Whether the paper's printed values and claims are of these classes."""
     return set(labels.names) == set(CLASSES)
+
+
+def told_some(names: Sequence[str], separator: str = "; ") -> str:
+    """The first few, and how many more there are."""
+    more = len(names) - MOST_NAMED
+    return separator.join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def read_grid(folder: Path | str) -> Grid:

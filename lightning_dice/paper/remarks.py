@@ -5,13 +5,14 @@ from collections.abc import Sequence
 import pandas as pd
 
 from lightning_dice.data.labels import told_names
+from lightning_dice.naming import TOLD_BY_FILE
 from lightning_dice.paper.folder_names import DIGEST
-from lightning_dice.paper.grid import Cell, Grid, differing, is_papers
+from lightning_dice.paper.grid import Cell, Grid, differing, is_papers, told_some
 from lightning_dice.paper.observations import ONE_SEED
 from lightning_dice.paper.statistics import LEAST_CASES, ORGANS_MEAN, smallest_p
 from lightning_dice.pictures.escaping import one_line
 
-MOST_NAMED = 5  # cases in a remark
+PAIRS_OF_SIX = 15  # cells, as the paper's table has
 ENOUGH_SEEDS = 5  # for the tests to keep their 5 % also where some seeds lose a class and others do not
 
 
@@ -56,7 +57,9 @@ def _unlike_settings(cells: Sequence[Cell]) -> list[str]:
 
 
 def _keys(cell: Cell) -> list[str]:
-    return [part.partition("=")[0] for part in cell.variant.split(", ")] if cell.variant else []
+    """Where the settings stand that its name tells."""
+    keys = [part.partition("=")[0] for part in cell.variant.split(", ")] if cell.variant else []
+    return [".".join(TOLD_BY_FILE.get(key, (key,))) for key in keys]
 
 
 def _lost(cells: Sequence[Cell]) -> list[str]:
@@ -75,23 +78,27 @@ def _lost(cells: Sequence[Cell]) -> list[str]:
 
 def _seeds(finished: Sequence[Cell]) -> list[str]:
     said = []
-    if max((len(cell.finished) for cell in finished), default=1) > 1:
-        counts = "; ".join(f"{len(cell.finished)} of {cell.name}" for cell in finished)
+    by_count: dict[int, list[Cell]] = {}
+    for cell in sorted(finished, key=lambda cell: -len(cell.finished)):
+        by_count.setdefault(len(cell.finished), []).append(cell)
+    if max(by_count, default=1) > 1:
+        counts = "; ".join(f"{count} of {_told(cells, finished)}" for count, cells in by_count.items())
         said.append(f"Scores are means over seeds: {counts}.")
-    if single := [cell for cell in finished if len(cell.finished) == 1]:
-        said.append(f"{_told(single, finished)}: {ONE_SEED}.")
+    if 1 in by_count:
+        said.append(f"{_told(by_count[1], finished)}: {ONE_SEED}.")
     if few := [cell for cell in finished if 1 < len(cell.finished) < ENOUGH_SEEDS]:
         said.append(
             f"{_told(few, finished)}: fewer than {ENOUGH_SEEDS} seeds. The tests take the seeds' means for normally "
             "distributed; where some seeds lose a class and others do not, they find a difference too often."
         )
-    if partly := "; ".join(f"{cell.partly_defined} of {cell.name}" for cell in finished if cell.partly_defined):
-        said.append(f"Scores that only some of a cell's seeds define, and the mean is of these: {partly}.")
+    if partly := [f"{cell.partly_defined} of {cell.name}" for cell in finished if cell.partly_defined]:
+        said.append(f"Scores that only some of a cell's seeds define, and the mean is of these: {told_some(partly)}.")
     for cell in finished:
         if cell.uncommon:
+            few = told_some(cell.uncommon, ", ")
             said.append(
-                f"{cell.name}: left out, because not all of its seeds scored them, are {_some(cell.uncommon)}; "
-                f"cases that remain: {cell.scores['case'].nunique()}."
+                f"{cell.name}: left out, because not all of its seeds scored them, are {few}; cases that remain: "
+                f"{cell.scores['case'].nunique()}."
             )
     return said
 
@@ -100,7 +107,7 @@ def _cases(finished: Sequence[Cell], pairs: pd.DataFrame) -> list[str]:
     said = []
     cases = {cell.name: frozenset(cell.scores["case"]) for cell in finished}
     if len(set(cases.values())) > 1:
-        counts = "; ".join(f"{len(own)} of {name}" for name, own in cases.items())
+        counts = told_some([f"{len(own)} of {name}" for name, own in cases.items()])
         said.append(
             f"The cells were tested on different cases ({counts}): their means in Table 1 are not over the same "
             "patients. Tests and claims use the cases that cells have in common."
@@ -113,8 +120,13 @@ def _cases(finished: Sequence[Cell], pairs: pd.DataFrame) -> list[str]:
             f"{count} test cases{where}: no signed-rank test of so many can give a p below {smallest_p(count):.3g}, "
             "and Holm's correction only raises it."
         )
+    if (tests := int(pairs.loc[pairs["row"] == ORGANS_MEAN, "p_weightings"].count())) > PAIRS_OF_SIX:
+        said.append(
+            f"Holm's correction of the tests between weightings is over {tests} pairs of cells: with so many even a "
+            "large difference may not be distinguishable. The claims have a correction of their own."
+        )
     if few := [c.name for c in finished if len(c.finished) == 1 and len(cases[c.name]) < LEAST_CASES]:
-        said.append(f"Intervals over fewer than {LEAST_CASES} cases are too narrow: {'; '.join(few)}.")
+        said.append(f"Intervals over fewer than {LEAST_CASES} cases are too narrow: {told_some(few)}.")
     return said
 
 
@@ -134,9 +146,4 @@ def _classes(finished: Sequence[Cell]) -> list[str]:
 
 
 def _told(some: Sequence[Cell], cells: Sequence[Cell]) -> str:
-    return "All cells" if len(some) == len(cells) > 1 else "; ".join(cell.name for cell in some)
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - MOST_NAMED
-    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return "all cells" if len(some) == len(cells) > 1 else told_some([cell.name for cell in some])

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from lightning_dice.paper.grid import Cell
+from lightning_dice.paper.grid import Cell, told_some
 from lightning_dice.paper.intervals import SIGNIFICANT, by_seed, defined_in, estimate, mean_of
 
 ORGANS_MEAN = "AVG organs"
@@ -109,8 +109,9 @@ def ranking(cells: Sequence[Cell], pairs: pd.DataFrame) -> list[str]:
         for kind in ("weightings", "networks")
     }
     sentences = []
-    for name in sorted(means, key=lambda n: -means[n]):
-        others = [frozenset((name, other)) for other in means if other != name]
+    ranked = sorted(means, key=lambda n: -means[n])
+    for name in ranked:
+        others = [frozenset((name, other)) for other in ranked if other != name]
         as_networks = [pair for pair in others if pair not in p["weightings"] and pair in p["networks"]]
         as_weightings = [pair for pair in others if pair in p["weightings"]]
         told = []
@@ -133,7 +134,7 @@ def ranking(cells: Sequence[Cell], pairs: pd.DataFrame) -> list[str]:
 
 
 def _others(name: str, pairs: Sequence[frozenset[str]]) -> str:
-    return "; ".join(other for pair in pairs for other in pair - {name})
+    return told_some([other for pair in pairs for other in pair - {name}])
 
 
 def smallest_p(cases: int) -> float:
