@@ -121,7 +121,7 @@ def is_papers(labels: LabelSet) -> bool:
     return set(labels.names) == set(CLASSES)
 
 
-def told_some(names: Sequence[str], separator: str = "; ") -> str:
+def first_few(names: Sequence[str], separator: str = "; ") -> str:
     """The first few, and how many more there are."""
     more = len(names) - MOST_NAMED
     return separator.join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -7,7 +7,7 @@ import pandas as pd
 from lightning_dice.data.labels import told_names
 from lightning_dice.naming import TOLD_BY_FILE
 from lightning_dice.paper.folder_names import DIGEST
-from lightning_dice.paper.grid import Cell, Grid, differing, is_papers, told_some
+from lightning_dice.paper.grid import Cell, Grid, differing, first_few, is_papers
 from lightning_dice.paper.observations import ONE_SEED
 from lightning_dice.paper.statistics import LEAST_CASES, ORGANS_MEAN, smallest_p
 from lightning_dice.pictures.escaping import one_line
@@ -92,10 +92,10 @@ def _seeds(finished: Sequence[Cell]) -> list[str]:
             "distributed; where some seeds lose a class and others do not, they find a difference too often."
         )
     if partly := [f"{cell.partly_defined} of {cell.name}" for cell in finished if cell.partly_defined]:
-        said.append(f"Scores that only some of a cell's seeds define, and the mean is of these: {told_some(partly)}.")
+        said.append(f"Scores that only some of a cell's seeds define, and the mean is of these: {first_few(partly)}.")
     for cell in finished:
         if cell.uncommon:
-            few = told_some(cell.uncommon, ", ")
+            few = first_few(cell.uncommon, ", ")
             said.append(
                 f"{cell.name}: left out, because not all of its seeds scored them, are {few}; cases that remain: "
                 f"{cell.scores['case'].nunique()}."
@@ -107,7 +107,7 @@ def _cases(finished: Sequence[Cell], pairs: pd.DataFrame) -> list[str]:
     said = []
     cases = {cell.name: frozenset(cell.scores["case"]) for cell in finished}
     if len(set(cases.values())) > 1:
-        counts = told_some([f"{len(own)} of {name}" for name, own in cases.items()])
+        counts = first_few([f"{len(own)} of {name}" for name, own in cases.items()])
         said.append(
             f"The cells were tested on different cases ({counts}): their means in Table 1 are not over the same "
             "patients. Tests and claims use the cases that cells have in common."
@@ -126,7 +126,7 @@ def _cases(finished: Sequence[Cell], pairs: pd.DataFrame) -> list[str]:
             "large difference may not be distinguishable. The claims have a correction of their own."
         )
     if few := [c.name for c in finished if len(c.finished) == 1 and len(cases[c.name]) < LEAST_CASES]:
-        said.append(f"Intervals over fewer than {LEAST_CASES} cases are too narrow: {told_some(few)}.")
+        said.append(f"Intervals over fewer than {LEAST_CASES} cases are too narrow: {first_few(few)}.")
     return said
 
 
@@ -146,4 +146,4 @@ def _classes(finished: Sequence[Cell]) -> list[str]:
 
 
 def _told(some: Sequence[Cell], cells: Sequence[Cell]) -> str:
-    return "all cells" if len(some) == len(cells) > 1 else told_some([cell.name for cell in some])
+    return "all cells" if len(some) == len(cells) > 1 else first_few([cell.name for cell in some])

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from lightning_dice.paper.grid import Cell, told_some
+from lightning_dice.paper.grid import Cell, first_few
 from lightning_dice.paper.intervals import SIGNIFICANT, by_seed, defined_in, estimate, mean_of
 
 ORGANS_MEAN = "AVG organs"
@@ -134,7 +134,7 @@ def ranking(cells: Sequence[Cell], pairs: pd.DataFrame) -> list[str]:
 
 
 def _others(name: str, pairs: Sequence[frozenset[str]]) -> str:
-    return told_some([other for pair in pairs for other in pair - {name}])
+    return first_few([other for pair in pairs for other in pair - {name}])
 
 
 def smallest_p(cases: int) -> float:
