@@ -13,7 +13,7 @@ from typing import NoReturn, TypeGuard
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import configure_log
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
@@ -155,6 +155,9 @@ def _line(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         return f"{group}={name}: no such choice; expected one of {', '.join(error.options)}"
+    if isinstance(error, OverrideParseException):
+        quoted = "'SETTING=\"VALUE\"'"
+        return f"{error.override}: expected SETTING=VALUE; a value with =, commas or brackets in quotes, {quoted}"
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key}: not given; add {error.full_key}=… to the command"
     cause = error.__cause__

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from hydra.errors import HydraException
 
-from lightning_dice.config import config_folder
+from lightning_dice.config import config_file, config_folder
 from lightning_dice.usage import COMMANDS, composed
 
 # Bash ends a word at "=", unless COMP_WORDBREAKS says otherwise, and replaces what follows.
@@ -50,7 +50,7 @@ def _names(command: str, given: list[str], depth: int) -> Iterator[str]:
 
 def _values(command: str, name: str, given: list[str]) -> Iterator[str]:
     """Of a group its choices, of a switch both; others are free, or files, which bash knows."""
-    if (folder := config_folder() / name.lstrip("+")).is_dir():
+    if (folder := config_file(command).parent / name.lstrip("+")).is_dir():
         yield from (f"{name}={file.stem} " for file in folder.glob("*.yaml") if file.stem != "base")
     elif any(one.name == name and one.value in ("true", "false") for one in composed(command)[0]):
         yield from (f"{name}=true ", f"{name}=false ")

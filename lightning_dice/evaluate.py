@@ -85,7 +85,7 @@ def evaluate(config: DictConfig) -> Run:
         described |= {"runs": [str(one.folder) for one in runs]}
         described |= {"organs": {organ: str(one.folder) for organ, one in members.deciding.items()}}
         write_json(run.ensemble, described)
-    print(f"\n{len(data.split.test)} cases of {data.root}, written to {run.folder}\n")
+    print(f"\ntest cases of {data.root}: {len(data.split.test)}, written to {run.folder}\n")
     print(f"{scores_table(summary)}\n\non the scans' own grids:\n\n{scores_table(summary['native'])}")
     return run
 

@@ -78,8 +78,8 @@ def run_ranks(function: Callable[..., Any], count: int, name: str, *arguments: A
         raise Interrupted("stopped at once")
     if any(isinstance(error, EOFError) for error in errors):
         raise InputError(
-            f"{name}: one of {count} processes was killed, by someone or for want of memory, and the others ended; the "
-            "same command goes on from the last checkpoint"
+            f"{name}: one of {count} processes was killed, perhaps because memory ran out; the others were stopped; "
+            "the same command goes on from the last checkpoint"
         )
     raise errors[0]
 

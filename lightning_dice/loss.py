@@ -20,8 +20,8 @@ def class_weights(voxels_per_class: Sequence[int] | Tensor, weighting: str, epsi
     - simple (Eq. 4): N / (L |R_l| + ε), which is 1 for equal frequencies
     - square (Eq. 5): N / (L |R_l|² + ε)
 
-    They are finite for a class without a voxel too, thanks to ε, and they do not depend on what a crop happens to hold.
-    Losses that weight by the crop's own frequencies divide by zero in a crop without an organ; these cannot.
+    They are finite for a class without a voxel too, thanks to ε, and they do not depend on what a crop happens to hold,
+    as weights by the crop's own frequencies do.
 
     Args:
         voxels_per_class: counts over all training volumes, background included, (L,).

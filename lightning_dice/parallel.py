@@ -82,8 +82,8 @@ def _in_processes(
             stop.send(None)  # the executor itself would wait for what is running
             if isinstance(error, BrokenProcessPool | MemoryError):
                 raise InputError(
-                    f"{title}: one of {workers} processes was ended, most likely for want of memory; free some, or let "
-                    f"fewer run at once, by taskset -c 0-{workers // 2 - 1} before the command; what is done is kept"
+                    f"{title}: one of {workers} processes was killed, most likely because memory ran out; free some, "
+                    f"or run fewer at once, by taskset -c 0-{workers // 2 - 1} before the command; what is done is kept"
                 ) from None
             raise
         return [future.result() for future in futures]

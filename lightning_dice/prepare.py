@@ -46,6 +46,6 @@ def prepare(config: DictConfig) -> CTDataset:
     card = write_card(
         folder, data.name, about, cases, data.labels, data.taught, window, weights, data.findings, data.excluded
     )
-    print(f"{len(cases)} cases of {data.root}, prepared in {folder}, with a page about them: {card}")
+    print(f"cases of {data.root}: {len(cases)}, prepared in {folder}, with a page about them: {card}")
     print(classes_table(data.taught, voxels))
     return data

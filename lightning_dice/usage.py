@@ -37,6 +37,7 @@ UNUSED = {
         "data.test", "data.validation", "data.folds", "data.fold", "data.split_seed", "data.patch_size",
         "data.batch_size", "data.samples_per_volume", "data.transform", "data.seed", "data.preparation.",
         "trainer.max_steps", "trainer.log_every_n_steps", "trainer.val_check_interval", "trainer.num_sanity_val_steps",
+        "trainer.num_nodes", "trainer.strategy", "trainer.sync_batchnorm",
     ),
     "benchmark": ("name", "preset", "logger", "prior", "init_from", "output_dir", "rerun"),
 }  # fmt: skip
@@ -128,7 +129,7 @@ def composed(command: str, overrides: Sequence[str] = ()) -> tuple[list[Setting]
                 wholes |= {prefix + name} if is_group else set()
     groups = []
     for name in [*reversed(choices), *(key for key in map(str, config) if key not in choices)]:
-        files = sorted(path for path in (config_folder() / name).glob("*.yaml") if path.stem != "base")
+        files = sorted(path for path in (file.parent / name).glob("*.yaml") if path.stem != "base")
         if len(files) > 1 and not name.startswith("hydra/") and not _is_unused(name, command):
             choice = choices.get(name, [])  # of those that take several, none
             groups.append(Group(name, _typed(choice), told.get(name, ""), tuple(files)))

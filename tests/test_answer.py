@@ -8,9 +8,10 @@ import pytest
 from lightning_dice.paper.archive import ARCHIVE, read_archive
 from lightning_dice.paper.ensembles import ensemble_table
 from lightning_dice.paper.observations import observe
-from lightning_dice.paper.predictions import observe_predictions
+from lightning_dice.paper.predictions import TWICE, observe_predictions
 from lightning_dice.paper.published import RATES, WEIGHTINGS
 from lightning_dice.paper.table1 import grid_table
+from tests.test_config import composed
 
 ROOT = Path(__file__).parents[1]
 (FINDINGS,) = re.findall(r"## Findings\n(.*?)\n## ", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
@@ -67,6 +68,10 @@ def test_readmes_predictions_are_those_of_the_scores(cells):
     assert [(claim.replace("`", ""), answer) for claim, _, answer in told] == [(one.claim, one.told) for one in found]
     for (_, points, _), one in zip(told, found, strict=True):
         assert re.search(rf"(gain|at 0\.\d+) {re.escape(points)} \(", one.figures)
+
+
+def test_the_longer_runs_are_twice_as_long():
+    assert f"trainer.max_steps={2 * composed('train', 'experiment=study').trainer.max_steps}" == TWICE
 
 
 def test_readmes_lost_classes_are_those_of_the_scores(cells):

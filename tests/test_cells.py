@@ -318,7 +318,7 @@ def test_a_case_that_not_all_seeds_scored_is_left_out_and_told(tmp_path):
     (cell,) = cells_of(tmp_path).values()
     assert cell.scores["case"].unique().tolist() == ["easy"]
     assert cell.matrix().to_numpy().tolist() == [pytest.approx([0.8] * 8)]
-    said = "simple, 0.01: left out, because not all of its seeds scored them, are hard; cases that remain: 1."
+    said = "simple, 0.01: without hard, which not all of its seeds scored; test cases that remain: 1."
     assert said in remarks_of(tmp_path)
 
 
@@ -328,14 +328,18 @@ def test_seeds_without_a_case_in_common_have_no_mean_and_a_report(tmp_path, caps
     folder = make_report(tmp_path)
     assert pd.read_csv(folder / "table1.csv")["dice"].isna().all()
     assert "nan" not in capsys.readouterr().out
-    assert "not all of its seeds scored them, are a, b; cases that remain: 0." in (folder / "table1.md").read_text()
+    assert (
+        "without a, b, which not all of its seeds scored; test cases that remain: 0."
+        in (folder / "table1.md").read_text()
+    )
 
 
 def test_a_score_that_only_some_seeds_define_is_told(tmp_path):
     write_run(tmp_path, "simple", 0.01, {"a": [0.9] * 7 + [math.nan], "b": [0.9] * 8}, seed=0)
     write_run(tmp_path, "simple", 0.01, {"a": [0.9] * 7 + [0.0], "b": [0.9] * 8}, seed=1)
-    assert "Scores that only some of a cell's seeds define, and the mean is of these: 1 of simple, 0.01." in remarks_of(
-        tmp_path
+    assert (
+        "Scores that only some of a cell's seeds define, with means over those seeds: 1 of simple, 0.01."
+        in remarks_of(tmp_path)
     )
 
 

@@ -63,6 +63,7 @@ def test_a_command_is_what_its_module_is(tmp_path):
         ("lightning-dice train +sweep=", ["+sweep=grid ", "+sweep=rates ", "+sweep=study "]),
         ("lightning-dice predict mirror=", ["mirror=false ", "mirror=true "]),
         ("lightning-dice predict loss", []),
+        ("lightning-dice report sweep=", []),  # a folder, though there are files in conf/sweep
         ("lightning-dice predict input=", []),  # a file, which bash completes
         ("lightning-dice tran loss", []),
     ],

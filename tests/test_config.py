@@ -249,6 +249,8 @@ def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess:
             ["train", "loss=smple"],
             "loss=smple: no such choice; expected one of cross_entropy, dice_ce, focal, generalized_dice, simple, ",
         ),
+        (["train", "demo"], "demo: expected SETTING=VALUE; a value with =, commas or brackets in quotes"),
+        (["train", "data.root=a=b,c"], "data.root=a=b,c: expected SETTING=VALUE;"),
         (["prepare", "data=3"], "data=3: no such choice; expected one of abdomenatlas, "),
         (["train", "callbacks.ema.decay=0.9"], "callbacks.ema: not chosen; add callbacks=ema"),
         (["train", "data.transform._target_=torchio.RandomFlip"], "data.transform is null; give it whole, as 'data.tr"),

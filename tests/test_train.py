@@ -180,7 +180,7 @@ def test_the_counts_behind_the_weights_are_the_training_cases_own(finished, nnun
         np.bincount(tiny_case(int(case.removeprefix("case_")))[1].ravel(), minlength=8) for case in data.split.train
     )
     assert data.class_voxels == tuple(counts)
-    assert f"8 cases of {nnunet_root}, prepared in" in capsys.readouterr().out
+    assert f"cases of {nnunet_root}: 8, prepared in" in capsys.readouterr().out
 
 
 def files_of(run) -> dict[str, int]:

@@ -66,6 +66,7 @@ def test_help_has_the_defaults_of_what_is_chosen():
     prepare = usage("prepare")
     assert "data.test=0 " in prepare
     assert "data.patch_size" not in prepare
+    assert "sweep=grid" not in usage("report")  # which are train's
 
 
 def test_what_a_command_takes_no_notice_of_is_a_setting_that_it_has():

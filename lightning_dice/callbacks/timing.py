@@ -145,7 +145,7 @@ class StepTimes(pl.Callback):
                 trainer.print(
                     f"\n{seconds:.1f} s per iteration on this CPU: the remaining "
                     f"{trainer.max_steps - trainer.global_step} iterations will take about {hours:.0f} hours, without "
-                    "validation. A GPU does them in minutes; experiment=demo shows the same on a CPU."
+                    "validation. A GPU is many times faster; experiment=demo shows the same at a scale for CPUs."
                 )
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:

@@ -27,7 +27,7 @@ OVERLAP = 0.5  # predict's own
 EVALUATED = ("$", "@", "%")  # what MONAI runs, looks up or includes, where a text begins with it
 UNSTATED = "not stated; to be filled in before the bundle is published"
 LICENSE = """\
-The weights in models/ are whose who trained them: state their licence here before you pass the bundle on.
+The weights in models/ belong to whoever trained them: state their licence here before you pass the bundle on.
 lightning-dice, which the bundle needs to run, is under the Apache License 2.0.
 """
 

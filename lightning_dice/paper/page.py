@@ -36,7 +36,7 @@ CLAIMS = """<h3>The paper's claims</h3>
 over seeds and patients say so, with a chance of 5 % for any wrong answer among a column's claims (Holm's
 correction); else it is undecided, as it is with one seed per cell. Its probability is the share of Student's t
 distribution about what was measured that agrees with it; of a claim of several parts it is that of the least
-probable one, and an upper bound. It takes for granted that weightings differ by any amount alike before one looks.
+probable one, and an upper bound. It assumes that, before the runs, every difference is equally likely.
 The printed table is of one seed and has no intervals: it shows a direction only.</p>"""
 PREDICTIONS = """<h3>What the paper predicts, and rivals</h3>
 <p>Differences of the mean organ Dice in points, answered as the claims are. A best rate is the one of the best

@@ -13,8 +13,8 @@ from lightning_dice.paper.statistics import ORGANS_MEAN
 from lightning_dice.paper.table1 import MEAN_ROWS, ORGAN_ROWS
 
 VARIANCE = """<h3>Between seeds and between patients</h3>
-<p>Standard deviations of mean organ Dice in points, told apart as variance components of seed and patient; the residual
-is what neither explains. More seeds make up for the first, more patients for the second.</p>"""
+<p>Standard deviations of mean organ Dice in points, separated into variance components of seed and patient; the
+residual is what neither explains. More seeds average out the first, more patients the second.</p>"""
 OTHER_SCORES = {"hd95": "min", "nsd": "max"}  # by the name that the page has for them: which is best
 ENSEMBLES = """<h3>Several networks as one</h3>
 <p>Dice in percent beside the single cells, on the test cases that all have in common. The mean over the organs has a

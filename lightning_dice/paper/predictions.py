@@ -43,9 +43,7 @@ def _predictions(cells: Mapping[tuple[str, float, str], Cell], start: str) -> di
         return (Part(text, {one: 1, other: -1}),)
 
     claims = {
-        f"twice the study's iterations ({TWICE}) help {loss} at {HIGH:g}": more(
-            "gain", key(loss, HIGH, TWICE), key(loss, HIGH)
-        )
+        f"{TWICE} helps {loss} at {HIGH:g}": more("gain", key(loss, HIGH, TWICE), key(loss, HIGH))
         for loss in ("simple", "square")
     }
     claims[f"a rate of {HIGHEST:g} helps square"] = more("gain", key("square", HIGHEST), key("square", HIGH))

@@ -88,16 +88,18 @@ def _seeds(finished: Sequence[Cell]) -> list[str]:
         said.append(f"{_told(by_count[1], finished)}: {ONE_SEED}.")
     if few := [cell for cell in finished if 1 < len(cell.finished) < ENOUGH_SEEDS]:
         said.append(
-            f"{_told(few, finished)}: fewer than {ENOUGH_SEEDS} seeds. The tests take the seeds' means for normally "
-            "distributed; where some seeds lose a class and others do not, they find a difference too often."
+            f"{_told(few, finished)}: fewer than {ENOUGH_SEEDS} seeds. The tests assume normally "
+            "distributed seed means; where some seeds lose a class and others do not, they find a difference too often."
         )
     if partly := [f"{cell.partly_defined} of {cell.name}" for cell in finished if cell.partly_defined]:
-        said.append(f"Scores that only some of a cell's seeds define, and the mean is of these: {first_few(partly)}.")
+        said.append(
+            f"Scores that only some of a cell's seeds define, with means over those seeds: {first_few(partly)}."
+        )
     for cell in finished:
         if cell.uncommon:
-            few = first_few(cell.uncommon, ", ")
+            cases = first_few(cell.uncommon, ", ")
             said.append(
-                f"{cell.name}: left out, because not all of its seeds scored them, are {few}; cases that remain: "
+                f"{cell.name}: without {cases}, which not all of its seeds scored; test cases that remain: "
                 f"{cell.scores['case'].nunique()}."
             )
     return said
