@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -18,15 +19,16 @@ from hypothesis import strategies as st
 
 from lightning_dice.cli import _quoted
 from lightning_dice.config import config_folder
+from lightning_dice.data.labels import label_set
 from lightning_dice.data.volumes import Preparation, prepare_image
 from lightning_dice.ensemble import Ensemble
 from lightning_dice.errors import InputError
 from lightning_dice.evaluate import evaluate
 from lightning_dice.inference import plan_slabs, sliding_window, sliding_window_slabs
-from lightning_dice.members import load_members
+from lightning_dice.members import _common, load_members
 from lightning_dice.network import UNet3D
 from lightning_dice.predict import predict
-from lightning_dice.recipe import load_network
+from lightning_dice.recipe import Recipe, load_network
 from lightning_dice.runs import Run
 from lightning_dice.train import train
 from tests.conftest import NAMES, tiny_case, write_nifti
@@ -253,6 +255,15 @@ def test_runs_that_do_not_go_together_are_refused(cells, folds, nnunet_root, tmp
         unlike = train(config_of(tmp_path, nnunet_root, setting, *FEW))
         with pytest.raises(InputError, match=rf"run={unlike.folder.parent}.*: {told}".replace(r"\,", ",")):
             evaluated(tmp_path, [cells[0], unlike])
+
+
+def test_classes_are_compared_beyond_those_that_a_line_has_room_for():
+    """Of two data sets, or orders, that part after the tenth."""
+    names = [f"organ_{number}" for number in range(1, 13)]
+    sets = [label_set("many", {name: {} for name in own}) for own in (names, [*names[:10], *names[:9:-1]])]
+    recipes = [Recipe(labels, Preparation(), (1.0, 1.0, 1.0), PATCH, {}) for labels in sets]
+    with pytest.raises(InputError, match=r"^run=B: has classes organ_10, organ_12, .* A organ_10, organ_11, organ_12;"):
+        _common([Run(Path("A")), Run(Path("B"))], recipes)
 
 
 def test_voxel_sizes_may_differ_a_little(cells, tmp_path, capsys):
