@@ -131,7 +131,10 @@ def dice_counts(prediction: Tensor, target: Tensor, num_classes: int) -> Tensor:
         int64 (3, L) on the same device, without waiting for it. Counts of several batches may be added up.
     """
     pairs = target.long() * num_classes + prediction
-    pairs = pairs.reshape(-1, pairs.shape[-1])  # each row counts for itself: a GPU would queue for 64 places
+    # Each row counts for itself, as a GPU would queue for 64 places; of at least as many voxels as it has counts, since
+    # of 104 classes these would take 170 times the memory of 64 voxels.
+    first = next((dim for dim in range(pairs.ndim - 1, 0, -1) if pairs[(0,) * dim].numel() >= num_classes**2), 0)
+    pairs = pairs.reshape(-1, math.prod(pairs.shape[first:]))
     confusion = pairs.new_zeros(len(pairs), num_classes**2).scatter_add_(1, pairs, torch.ones_like(pairs)).sum(0)
     confusion = confusion.view(num_classes, num_classes)  # true by predicted
     return torch.stack([confusion.diagonal(), confusion.sum(0), confusion.sum(1)])

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import cdist
+from torch.overrides import TorchFunctionMode
 
 from lightning_dice.metrics import dice_counts, dice_from_counts, score_case, summarize
 from tests import oracle
@@ -164,3 +165,26 @@ def test_dice_from_counts_of_several_batches():
     dice = dice_from_counts(sum(halves))
     assert dice[:4].tolist() == pytest.approx([score.dice for score in score_case(prediction, truth, SPACING, 4)])
     assert dice[4].isnan()
+
+
+@pytest.mark.parametrize("shape", [(40,), (3, 4, 5, 6), (2, 16, 16, 16), (1, 2, 200, 90)])
+def test_counts_of_many_classes_take_no_more_room_than_the_voxels(shape):
+    generator = torch.Generator().manual_seed(0)
+    prediction, target = (torch.randint(0, 104, shape, generator=generator) for _ in range(2))
+    with TorchRecorder() as made:
+        counts = dice_counts(prediction, target, 104)
+    expected = [[((one == c) & (two == c)).sum() for c in range(104)] for one, two in
+                ((prediction, target), (prediction, prediction), (target, target))]  # fmt: skip
+    assert counts.tolist() == torch.tensor(expected).tolist()
+    assert made.most <= max(2 * prediction.numel(), 104**2)
+
+
+class TorchRecorder(TorchFunctionMode):
+    """The elements of the largest tensor that was made."""
+
+    most = 0
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        self.most = max(self.most, result.numel() if isinstance(result, torch.Tensor) else 0)
+        return result
