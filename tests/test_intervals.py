@@ -84,6 +84,42 @@ def test_one_seed_has_the_patients_interval_and_no_p():
     assert math.isnan(estimate([one[:, :1]], [1]).low)
 
 
+def test_a_class_of_few_patients_has_the_error_of_these():
+    same = np.full((2, 9, 2), 0.5)
+    same[:, :, 1] = np.nan
+    same[:, 3:5, 1] = 0.2, 0.8
+    own = stats.sem(same[0, 3:5, 1])  # of two patients, n − 1 = 1, and the other class adds nothing
+    assert estimate([same], [1]).error == pytest.approx(own / 2)
+
+
+def test_one_seeds_interval_is_of_all_classes_whoever_is_drawn():
+    one = np.full((1, 9, 2), 0.9)
+    one[..., 1] = [*[np.nan] * 8, 0.1]  # which every third resample lacks
+    found = estimate([one], [1])
+    assert (found.low, found.value, found.high) == pytest.approx((0.5, 0.5, 0.5))
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_cells_are_tested_by_the_mean_that_orders_them(seeds, tmp_path):
+    """Where an organ is in few cases, the mean of the cases' means may favour the other cell."""
+    for loss, common, rare in (("uniform", 0.7, 0.8), ("simple", 0.72, 0.2)):
+        for seed in range(seeds):
+            dice = {
+                f"c{case}": [0.9, *[common + case / 1000 + seed / 1000] * 6, rare if case < 1 else np.nan]
+                for case in range(12)
+            }
+            write_run(tmp_path, loss, 0.001, dice, seed)
+    cells = read_grid(tmp_path).cells
+    pairs, table = compare_cells(cells), grid_table(cells).set_index(["cell", "row"])["dice"]
+    mean = pairs[pairs["row"] == "AVG organs"].iloc[0]
+    assert 100 * mean["mean_a"] == pytest.approx(table["uniform, 0.001", "AVG organs"])
+    assert mean["difference"] == pytest.approx((0.6 - 6 * 0.02) / 7)
+    assert mean["p_networks"] < 0.05  # of eleven cases in twelve simple is the better network
+    first, second = ranking(cells, pairs)
+    assert first.startswith("uniform, 0.001: ")
+    assert ("not dis" in first, "not dis" in second) == ((True, True) if seeds == 1 else (False, False))
+
+
 def test_variance_components_by_hand():
     # Means of seeds 2 and 6, of patients 3 and 5; what is left is ±1, of one degree of freedom: 4 · 1 = 4.
     # Between seeds 8 − 4 / 2 = 6, between patients 2 − 4 / 2 = 0.

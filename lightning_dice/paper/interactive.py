@@ -51,9 +51,11 @@ def matrix_figure(pairs: pd.DataFrame) -> go.Figure:
     blank = np.where(np.eye(len(names), dtype=bool), 0.0, np.nan)  # it stays so if two cells have no case in common
     values = pd.DataFrame(blank, names, names)
     marks = pd.DataFrame("", names, names, dtype=object)
-    wanted = ["cell_a", "cell_b", "difference", "p_weightings_holm", "p_networks_holm"]
-    for a, b, difference, of_weightings, of_networks in of_means[wanted].itertuples(index=False):
-        p, sign = (of_networks, " °") if np.isnan(of_weightings) else (of_weightings, " *")
+    wanted = ["cell_a", "cell_b", "difference", "p_weightings_holm", "p_networks_holm", "rank_biserial"]
+    for a, b, difference, of_weightings, of_networks, effect in of_means[wanted].itertuples(index=False):
+        p, sign = of_weightings, " *"
+        if np.isnan(of_weightings):
+            p, sign = of_networks, " °" if effect * difference >= 0 else ""  # else most cases are for the lower mean
         mark = (f"p {p:.3f}" if p >= 0.0005 else plotly("p < 0.001")) + (sign if p < SIGNIFICANT else "")
         for first, second, points in ((a, b, 100 * difference), (b, a, -100 * difference)):
             values.loc[first, second] = points

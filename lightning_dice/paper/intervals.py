@@ -112,8 +112,10 @@ def estimate(values: Sequence[np.ndarray], signs: Sequence[int]) -> Estimate:
         scores = mean_of(one, 0)  # (cases, classes)
         means = mean_of(scores, 0)
         value += sign * means.mean()
-        weights = 1 / ((~np.isnan(scores)).sum(axis=0) * len(means))  # of a score in the sum
-        of_patients += sign * np.nansum((scores - means) * weights, axis=-1)
+        defined = (~np.isnan(scores)).sum(axis=0)
+        weights = 1 / (defined * len(means))  # of a score in the sum
+        few = np.sqrt(defined * (cases - 1) / (np.maximum(defined - 1, 1) * cases))  # of a class's own n − 1, not all's
+        of_patients += sign * np.nansum((scores - means) * weights * few, axis=-1)
         counts = np.maximum((~np.isnan(one)).sum(axis=0), 1)
         of_seeds.append(_variance(np.nansum((one - scores) * weights / counts, axis=(1, 2))) * sign**2)
     value = round(float(value), DIGITS)
@@ -183,5 +185,7 @@ def _signed_mean(matrices: Sequence[np.ndarray], signs: Sequence[int], cases: np
     total: Any = 0.0
     for matrix, sign in zip(matrices, signs, strict=True):
         # (…, cases, classes) → (…, classes); undefined if it is so in one of them
-        total = total + sign * mean_of(np.take(matrix, cases, axis=0), -2)
+        drawn = mean_of(np.take(matrix, cases, axis=0), -2)
+        # A class that none of the drawn cases has keeps its mean: without it the sum would be of other classes.
+        total = total + sign * np.where(np.isnan(drawn), mean_of(matrix, -2), drawn)
     return np.nanmean(total, axis=-1)

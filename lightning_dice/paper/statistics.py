@@ -67,19 +67,21 @@ def compare_cells(cells: Sequence[Cell]) -> pd.DataFrame:
         cases = set(cases_a) & set(cases_b)
         common = [dice[:, [case in cases for case in own]] for own, dice in ((cases_a, a), (cases_b, b))]
         organs = np.all([defined_in(dice).any(axis=0) for dice in common], axis=0) & (np.arange(len(names)) > 0)
-        rows = {name: [dice[..., index] for dice in common] for index, name in enumerate(names)}
-        rows[ORGANS_MEAN] = [mean_of(dice[..., organs], 2) for dice in common]
+        rows = {name: [dice[..., [index]] for dice in common] for index, name in enumerate(names)}
+        rows[ORGANS_MEAN] = [dice[..., organs] for dice in common]
         for row, both in rows.items():
-            seen = np.all([defined_in(dice) for dice in both], axis=0)
+            seen = np.all([defined_in(dice).any(axis=-1) for dice in both], axis=0)
             if not seen.any():
                 continue
-            both = [dice[:, seen] for dice in both]  # (seeds, cases)
-            of_a, of_b = (mean_of(dice, 0) for dice in both)
+            both = [dice[:, seen] for dice in both]  # (seeds, cases, classes)
+            of_a, of_b = (mean_of(mean_of(dice, 2), 0) for dice in both)
             counts = int(seen.sum()), len(a), len(b)
-            means = of_a.mean(), of_b.mean(), of_a.mean() - of_b.mean()
+            # Of the classes' means, as in Table 1: of the cases' means it would be another where cases lack organs.
+            mean_a, mean_b = (float(np.nanmean(mean_of(mean_of(dice, 0), 0))) for dice in both)
+            means = mean_a, mean_b, mean_a - mean_b
             between = (np.nan, np.nan, np.nan)
             if min(len(a), len(b)) > 1:
-                difference = estimate([dice[..., None] for dice in both], [1, -1])
+                difference = estimate(both, [1, -1])
                 between = difference.low, difference.high, difference.p
             p, effect = wilcoxon(of_a, of_b)
             pairs[row].append((row, name_a, name_b, *counts, *means, *between, np.nan, p, np.nan, effect))
@@ -104,6 +106,8 @@ def ranking(cells: Sequence[Cell], pairs: pd.DataFrame) -> list[str]:
     organs = {name: [organ for organ in matrix if matrix[organ].notna().any()] for name, matrix in matrices.items()}
     is_alike = len({(*matrix.index, *organs[name]) for name, matrix in matrices.items()}) <= 1
     tests = pairs[pairs["row"] == ORGANS_MEAN].set_index(["cell_a", "cell_b"])
+    is_against = tests["rank_biserial"] * tests["difference"] < 0  # most cases are for the cell of the lower mean
+    tests["p_networks_holm"] = tests["p_networks_holm"].mask(is_against, 1.0)
     p = {
         kind: {frozenset(pair): value for pair, value in tests[f"p_{kind}_holm"].dropna().items()}
         for kind in ("weightings", "networks")
