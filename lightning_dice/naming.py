@@ -73,10 +73,15 @@ def told_name(config: dict[str, Any], group: str, usual: str | None = None) -> A
 
 def settings_of(config: dict[str, Any], group: str) -> Any:
     """A run's settings of a group that its name says the file of."""
-    settings: Any = config
-    for key in TOLD_BY_FILE[group]:
-        settings = settings.get(key, ABSENT) if isinstance(settings, dict) else ABSENT
-    return settings
+    return setting(config, ".".join(TOLD_BY_FILE[group]))
+
+
+def setting(config: dict[str, Any], key: str) -> Any:
+    """The value at a dotted key, or `absent`."""
+    value: Any = config
+    for part in key.split("."):
+        value = value.get(part, ABSENT) if isinstance(value, dict) else ABSENT
+    return value
 
 
 def run_folder(config: dict[str, Any]) -> Path:
@@ -169,6 +174,8 @@ def _variant(config: dict[str, Any]) -> list[str]:
         for key, value in settings.items()
         if key not in SAID_ELSEWHERE and value != usual_settings.get(key, ABSENT)
     }
+    # What is as good as absent, and the preset has: `prior=false` of an experiment that begins with a prior.
+    told |= {key: setting(config, key) for key in NEWER if key in usual_settings and key not in settings}
     if config["labels"]["name"] != PAPERS:
         told["labels"] = config["labels"]["name"]
     return [f"{key}={setting_text(told[key])}" for key in sorted(told)]

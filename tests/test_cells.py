@@ -200,6 +200,9 @@ def test_a_name_may_leave_out_what_file_systems_mind(tmp_path):
         (["network=segresnet", "network.init_filters=16"], "simple, 0.01, network=segresnet, network.init_filters=16"),
         (["~network", "+network._target_=my.Net"], "simple, 0.01, network=my.Net"),
         (["transform=flip"], "simple, 0.01, transform=flip"),
+        (["labels=phantom_all"], "simple, 0.01, labels=phantom_all"),
+        (["prior=half"], "simple, 0.01, prior=half"),
+        (["experiment=demo", "prior=false"], "simple, 0.01, prior=false"),  # which begins with half
         (["init_from='runs/a/b/loss=simple,lr=0.01/last.ckpt'"],
          "simple, 0.01, init_from=runs_a_b_loss_simple_lr_0.01_last.ckpt"),
         (["transform=strong", "~data.transform.transforms.blur", "data.transform.transforms.affine.scales=[0.8,1.1]"],

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_dice.naming import ABSENT, CALLBACKS, OUR_LOSS, TOLD_BY_FILE, flat, setting_text, told_name
+from lightning_dice.naming import CALLBACKS, OUR_LOSS, TOLD_BY_FILE, setting, setting_text, told_name
 from lightning_dice.paper.published import LOSS_SETTINGS
 from lightning_dice.paper.stored import StoredRun
 
@@ -39,14 +39,13 @@ class FolderName:
 
 def variant_of(name: FolderName, run: StoredRun) -> tuple[list[str], list[str]]:
     """KEY=VALUE of the settings beyond loss, rate and seed, and in which points the folder's name is not true."""
-    settings = flat(run.config)
     told = dict(part.split("=", 1) for part in name.variant)
     variant = []
     lies = [f"loss={run.loss}"] if run.loss != name.loss else []
     lies += [f"lr={run.lr:g}"] if f"{run.lr:g}" != f"{name.lr:g}" else []
     lies += [f"seed={run.seed}"] if run.seed != name.seed else []
     for key, text in told.items():
-        value = settings.get(key, ABSENT)
+        value = setting(run.config, "labels.name" if key == "labels" else key)
         if key in TOLD_BY_FILE or key == CALLBACKS:
             value = told_name(run.config, key, text)
         said = text if key == DIGEST else setting_text(value)
