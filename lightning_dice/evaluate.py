@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lightning_dice.build import build_datamodule, build_trainer
 from lightning_dice.callbacks.scoring import NativeScores, TestResults
+from lightning_dice.data.datamodule import CTDataModule
 from lightning_dice.data.dataset import ALL_CASES
 from lightning_dice.data.labels import LabelChoice
 from lightning_dice.errors import InputError
@@ -62,16 +63,15 @@ def evaluate(config: DictConfig) -> Run:
         check_trust(settings, trained, config.trust)
         data = build_datamodule(trained_config, labels)
         data.setup()
-        if data.fingerprint != read_json(trained.environment)["data"]:
-            raise InputError(
-                f"{data.root}: changed since the training in {trained.folder}; restore it, or name it by data=…"
-            )
+        if data.fingerprint != read_json(trained.environment).get("data"):
+            raise InputError(f"{data.root}: not as it was for the training in {trained.folder}; restore it")
     else:
         with open_dict(config):
             config.data.test = ALL_CASES
             config.data.preparation.update(asdict(recipe.at_spacing))
         data = build_datamodule(config, labels)
         data.setup()
+        _check_unseen(data, runs)
 
     module = SegmentationModule(members.networks, recipe, overlap=overlap, taught=data.taught)
     run = _results_of(runs, f"{data.name},{config.checkpoint}", config.combine)
@@ -88,6 +88,17 @@ def evaluate(config: DictConfig) -> Run:
     print(f"\ntest cases of {data.root}: {len(data.split.test)}, written to {run.folder}\n")
     print(f"{scores_table(summary)}\n\non the scans' own grids:\n\n{scores_table(summary['native'])}")
     return run
+
+
+def _check_unseen(data: CTDataModule, runs: Sequence[Run]) -> None:
+    """See that no run was trained on the data set, all of whose cases are test cases."""
+    for run in runs:
+        root = Path(read_config(run)["data"]["root"]).expanduser()
+        if data.root.resolve() == root.resolve() or data.fingerprint == read_json(run.environment).get("data"):
+            raise InputError(
+                f"data.root={data.root}: {run.folder} was trained on it; leave data= out to score its test cases, or "
+                "name a data set that it has not seen"
+            )
 
 
 def _results_of(runs: Sequence[Run], name: str, combine: str) -> Run:

@@ -38,6 +38,7 @@ from lightning_dice.validation import checked
 
 WIDEST = 60_000  # pixels that matplotlib can draw side by side
 STILL_DPI = 90  # of the figures on the page
+OPTIONAL = ("ensembles.csv", "figure[1-4].*", "rates.*")  # files that not every report has
 
 
 def report(config: DictConfig) -> Path:
@@ -74,6 +75,9 @@ def report(config: DictConfig) -> Path:
     write_table(folder / "variance.csv", variances)
     with atomic_write(folder / ARCHIVE) as path:
         write_archive(path, grid, ensembles)
+    for name in OPTIONAL:  # of an earlier report, which had more
+        for file in folder.glob(name):
+            file.unlink()
     if len(together):
         write_table(folder / "ensembles.csv", together)
     figures = {"figure1": grid_curves(cells)} if has_curves(cells) else {}

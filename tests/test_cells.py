@@ -413,3 +413,12 @@ def test_latex_names_the_papers_cells_as_the_paper_and_others_as_text(tmp_path):
         r"$W_q, \mu_2 = 0.01$",
         "simple, 0.01, loss.smooth=0.5",
     ]
+
+
+def test_a_class_of_few_patients_is_told(tmp_path):
+    rare = {f"c{i}": [0.9] * 7 + [0.5 if i < 2 else math.nan] for i in range(7)}
+    write_run(tmp_path, "uniform", 0.001, rare)
+    write_run(tmp_path, "simple", 0.001, rare)
+    assert f"all cells: fewer than 3 test cases have {PAPER.names[-1]}, too few" in remarks_of(tmp_path)
+    write_run(tmp_path / "all", "uniform", 0.001, {f"c{i}": [0.9] * 8 for i in range(2)})
+    assert "fewer than 3" not in remarks_of(tmp_path / "all")

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -393,8 +394,29 @@ def test_ensembles_without_a_case_in_common_are_not_left_out_in_silence(tmp_path
     assert not (folder / "ensembles.csv").exists()
 
 
+def test_an_ensemble_counts_once_and_stays_within_100_percent(tmp_path):
+    for seed in range(2):
+        dice = {f"c{number}": [0.97 + 0.02 * seed + number / 1000] * 8 for number in range(6)}
+        write_run(tmp_path, "uniform", 0.01, dice, seed)
+        runs = [f"loss={loss},lr=0.01,seed={seed}" for loss in ("uniform", "simple")]
+        for data in ("phantom", "again"):  # the same data under two names
+            write_ensemble(tmp_path, f"{data},last,combine=mean,runs=d{seed}", dice, runs=runs)
+    table = pd.read_csv(make_report(tmp_path) / "ensembles.csv", index_col="name")
+    assert table.loc["mean probabilities of 2 runs, 2 seeds (d0…)", "runs"] == 4
+    assert (table["high"] == 100).all()
+
+
 def test_a_report_without_ensembles_has_no_table_of_them(tmp_path):
+    """Nor those of an earlier report."""
     write_run(tmp_path, "uniform", 0.001, {f"c{number}": [0.5] * 8 for number in range(6)})
+    write_ensemble(tmp_path, "phantom,last,combine=mean,runs=1", {f"c{number}": [0.5] * 8 for number in range(6)})
     folder = make_report(tmp_path)
+    assert (folder / "ensembles.csv").exists()
+    (folder / "figure2.png").touch()
+    (folder / "my_notes.txt").touch()
+    shutil.rmtree(tmp_path / "evaluate")
+    make_report(tmp_path)
+    assert not (folder / "figure2.png").exists()
+    assert (folder / "my_notes.txt").exists()
     assert not (folder / "ensembles.csv").exists()
     assert "id='ensembles'" not in (folder / "index.html").read_text()

@@ -138,3 +138,10 @@ def test_a_mean_over_organs_is_compared_on_the_organs_that_both_cells_have(tmp_p
     assert ranking(cells, pairs.reset_index())[0].startswith(
         "simple, 0.001: mean organ Dice 81.2 % (of 6 cases and 6 organs)"
     )
+
+
+def test_a_cell_whose_cases_have_no_organ_is_not_ranked(tmp_path):
+    for loss in ("uniform", "simple"):
+        write_run(tmp_path, loss, 0.001, {f"c{i}": [0.9] + [math.nan] * 7 for i in range(6)})
+    said = ranking(cells := read_grid(tmp_path).cells, compare_cells(cells))
+    assert said == [f"{loss}, 0.001: no organ in its test cases" for loss in ("uniform", "simple")]

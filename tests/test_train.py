@@ -296,6 +296,11 @@ def test_evaluate_refuses_what_it_cannot_use(finished, nnunet_root, tmp_path):
         evaluate(composed("evaluate", tmp_path, f"run='{finished.folder}'", "checkpoint=first"))
     with pytest.raises(InputError, match=r"no config\.yaml in it"):
         evaluate(composed("evaluate", tmp_path, f"run={tmp_path}"))
+    scored = finished.folder / "evaluate" / "nnunet,last" / "scores.csv"
+    before = scored.read_bytes() if scored.exists() else None
+    with pytest.raises(InputError, match=f"^data.root={nnunet_root}: .* was trained on it; leave data= out"):
+        evaluate(composed("evaluate", tmp_path, f"run='{finished.folder}'", "data=nnunet", f"data.root={nnunet_root}"))
+    assert (scored.read_bytes() if scored.exists() else None) == before  # training cases are in no scores
 
 
 def partly_annotated(root, organs):

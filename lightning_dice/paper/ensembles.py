@@ -69,7 +69,7 @@ class _Ensemble:
 def read_ensembles(folder: Path | str, grid: Grid) -> tuple[list[Combined], list[str]]:
     """Those that were evaluated on the test cases of the grid's runs, and a remark on each that cannot be used."""
     known = {run.data for cell in grid.cells for run in cell.finished}
-    kinds: dict[tuple[str, ...], list[_Ensemble]] = {}
+    kinds: dict[tuple[str, ...], dict[str, _Ensemble]] = {}
     remarks = []
     for file in sorted((Path(folder).expanduser() / "evaluate").glob("*/ensemble.json")):
         run = Run(file.parent)
@@ -78,11 +78,11 @@ def read_ensembles(folder: Path | str, grid: Grid) -> tuple[list[Combined], list
             if described.get("data") not in known:
                 continue  # of another data set
             found = _ensemble(run, described, grid)
-            kinds.setdefault(found.kind, []).append(found)
+            kinds.setdefault(found.kind, {})[found.digest] = found  # once, under whatever names of the data
         except (InputError, KeyError, TypeError, AttributeError, OSError) as error:
             reason = str(error) if isinstance(error, InputError) else f"{file.name} lacks {error}"
             remarks.append(f"evaluate/{run.folder.name}: left out ({reason})")
-    return [_pooled(alike) for alike in kinds.values()], remarks
+    return [_pooled([*alike.values()]) for alike in kinds.values()], remarks
 
 
 def _ensemble(run: Run, described: dict[str, Any], grid: Grid) -> _Ensemble:
@@ -129,7 +129,8 @@ def ensemble_table(cells: Sequence[Cell], ensembles: Sequence[Combined]) -> pd.D
     for name, (runs, _) in parts.items():
         row: dict[str, Any] = {"name": name, "runs": runs, "cases": len(common)}
         row |= dict(zip(cells[0].labels.names, mean_of(mean_of(dice[name], 0), 0).tolist(), strict=True))
-        row |= {"AVG organs": organs[name].value, "low": organs[name].low, "high": organs[name].high}
+        low, high = np.clip((organs[name].low, organs[name].high), 0, 100).tolist()
+        row |= {"AVG organs": organs[name].value, "low": low, "high": high}
         if name not in singles:
             more = estimate([dice[name][..., 1:], dice[best][..., 1:]], [1, -1])
             row |= {"difference": more.value, "difference_low": more.low, "difference_high": more.high}

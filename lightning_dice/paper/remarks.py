@@ -13,6 +13,7 @@ from lightning_dice.paper.statistics import LEAST_CASES, ORGANS_MEAN, smallest_p
 from lightning_dice.pictures.escaping import one_line
 
 PAIRS_OF_SIX = 15  # cells, as the paper's table has
+FEW_CASES = 3  # that have a class: of one there is no variance, of two hardly any estimate
 ENOUGH_SEEDS = 5  # for the tests to keep their 5 % also where some seeds lose a class and others do not
 
 
@@ -134,6 +135,16 @@ def _cases(finished: Sequence[Cell], pairs: pd.DataFrame) -> list[str]:
 
 def _classes(finished: Sequence[Cell]) -> list[str]:
     said = []
+    rare: dict[tuple[str, ...], list[Cell]] = {}
+    for cell in finished:
+        cases = cell.matrix().notna().sum()
+        if names := cases.index[(cases > 0) & (cases < min(FEW_CASES, cell.scores["case"].nunique()))].tolist():
+            rare.setdefault(tuple(names), []).append(cell)
+    for few, cells in rare.items():
+        said.append(
+            f"{_told(cells, finished)}: fewer than {FEW_CASES} test cases have {told_names(few)}, too few to tell how "
+            "patients differ: the intervals and tests of means that hold them are too narrow."
+        )
     for cell in finished:
         names = cell.labels.names
         defined = cell.matrix().notna().any()

@@ -62,6 +62,8 @@ def picture(cell: Cell, case: str) -> Pictured | str:
         names = files["image"], files["label"]
     except (KeyError, TypeError):
         return f"{run.cases}: no image and label of {case} in it"
+    if not file.is_file():
+        return f"no label map in {file.parent}"
     try:
         image: Any = nib.load(file)
         label, spacing_mm = np.asarray(image.dataobj), image.header.get_zooms()

@@ -113,7 +113,7 @@ def ranking(cells: Sequence[Cell], pairs: pd.DataFrame) -> list[str]:
         for kind in ("weightings", "networks")
     }
     sentences = []
-    ranked = sorted(means, key=lambda n: -means[n])
+    ranked = sorted((name for name, mean in means.items() if not np.isnan(mean)), key=lambda n: -means[n])
     for name in ranked:
         others = [frozenset((name, other)) for other in ranked if other != name]
         as_networks = [pair for pair in others if pair not in p["weightings"] and pair in p["networks"]]
@@ -134,6 +134,7 @@ def ranking(cells: Sequence[Cell], pairs: pd.DataFrame) -> list[str]:
         where = "" if is_alike else f" (of {len(matrix)} cases and {len(organs[name])} organs)"
         end = ", ".join(told or ["with no other to compare"])
         sentences.append(f"{name}: mean organ Dice {100 * means[name]:.1f} %{where}, {end}")
+    sentences += [f"{name}: no organ in its test cases" for name in means if name not in ranked]
     return sentences
 
 

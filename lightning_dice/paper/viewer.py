@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_dice.paper.grid import Cell
+from lightning_dice.paper.grid import Cell, first_few
 from lightning_dice.paper.segmentations import picture, typical_case, worst_cases
 from lightning_dice.pictures.slices import Pictured
 
@@ -55,7 +55,7 @@ def read_viewed(cells: Sequence[Cell]) -> Viewed:
         if case == typical:
             viewed.typical = pictures
     viewed.remarks += [f"{left_out} of {asked} predictions are not pictured, to keep the page small."] * (left_out > 0)
-    viewed.remarks += [f"{name}: no picture of {', '.join(own)} ({why})" for (name, why), own in missing.items()]
+    viewed.remarks += [f"{name}: no picture of {first_few(own, ', ')} ({why})" for (name, why), own in missing.items()]
     return viewed
 
 
