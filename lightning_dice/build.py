@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric import Fabric
 from omegaconf import DictConfig, open_dict
-from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -29,7 +29,7 @@ from lightning_dice.callbacks.overlays import OverlayPictures
 from lightning_dice.callbacks.scoring import TestResults
 from lightning_dice.callbacks.stopping import check_stopping, check_validates
 from lightning_dice.callbacks.timing import ProgressBar, StepTimes
-from lightning_dice.checkpoints import CheckpointFiles, LastCheckpoint
+from lightning_dice.checkpoints import BestCheckpoint, CheckpointFiles, LastCheckpoint
 from lightning_dice.config import plain
 from lightning_dice.data.datamodule import CTDataModule
 from lightning_dice.data.labels import LabelChoice
@@ -257,8 +257,7 @@ def build_training(
     """
     callbacks: list[pl.Callback] = [times, results, LastCheckpoint(run)]
     if data.split.validation:
-        where: dict[str, Any] = {"dirpath": run.checkpoints, "filename": run.best.stem, "enable_version_counter": False}
-        callbacks.append(ModelCheckpoint(monitor="val/dice", mode="max", **where))
+        callbacks.append(BestCheckpoint(run))
     telling: dict[str, Any] = {"logger": False, "enable_progress_bar": False}
     if rank == 0:
         # A new run's events, at step 0 too, take the place of those of a session that left no checkpoint.

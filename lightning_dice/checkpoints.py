@@ -14,7 +14,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from lightning_dice.errors import InputError, Interrupted
@@ -42,6 +42,29 @@ class CheckpointFiles(TorchCheckpointIO):
                 os.fsync(file.fileno())
             if path == self.run.last and path.is_file():
                 os.replace(path, self.run.previous)
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Saves the run's best checkpoint after each validation, however often there is one, and knows it again after the
+    run's folder was moved, where Lightning's own would forget its score."""
+
+    def __init__(self, run: Run):
+        where: dict[str, Any] = {"dirpath": run.checkpoints, "filename": run.best.stem, "enable_version_counter": False}
+        super().__init__(monitor="val/dice", mode="max", save_on_train_epoch_end=False, **where)
+
+    @property
+    def state_key(self) -> str:
+        """Lightning's own, under which checkpoints of before have it."""
+        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+        here = {key: self._here(state_dict[key]) for key in paths}
+        models = {self._here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict(state_dict | here | {"dirpath": self.dirpath, "best_k_models": models})
+
+    def _here(self, path: str) -> str:
+        return str(Path(str(self.dirpath)) / Path(path).name) if path else path
 
 
 class LastCheckpoint(Checkpoint):
@@ -108,7 +131,8 @@ class LastCheckpoint(Checkpoint):
         batches = trainer.fit_loop.epoch_loop.batch_idx + 1
         is_whole = batches % trainer.accumulate_grad_batches == 0
         is_alone = trainer.world_size == 1
-        if isinstance(exception, SIGTERMException) and is_alone and is_whole and not trainer.should_stop:
+        is_between = is_whole and not trainer.validating  # a validation that was cut short is to be done again
+        if isinstance(exception, SIGTERMException) and is_alone and is_between and not trainer.should_stop:
             self._save(trainer)  # before its end came
 
     def _save(self, trainer: pl.Trainer) -> None:

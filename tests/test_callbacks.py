@@ -291,3 +291,10 @@ def test_a_machine_that_is_taken_away_at_the_end_is_tested_with_the_averaged_wei
     assert saved["global_step"] == 12
     assert not torch.equal(*(saved[key]["network.layers.2.bias"] for key in ("state_dict", "current_model_state")))
     assert_same(train(settings(tmp_path, nnunet_root, *asked, "trainer.max_steps=12")), averaged[asked])
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_averages_of_other_than_float32_weights_are_refused(precision, nnunet_root, tmp_path):
+    asked = ("callbacks=ema", f"trainer.precision={precision}", "trainer.max_steps=2")
+    with pytest.raises(InputError, match=f"^trainer.precision={precision}: callbacks.ema averages float32 weights"):
+        train(config_of(tmp_path, nnunet_root, *asked))

@@ -1,3 +1,4 @@
+import functools
 import json
 import string
 
@@ -7,10 +8,12 @@ from hydra import compose, initialize_config_dir
 
 from lightning_dice.config import config_folder
 from lightning_dice.data.cases import Split, given_split
-from lightning_dice.data.labels import label_set
+from lightning_dice.data.dataset import CTDataset
+from lightning_dice.data.labels import LabelChoice, label_set
 from lightning_dice.data.layouts.nnunet import nnunet_cases
 from lightning_dice.data.layouts.paired import paired_cases
 from lightning_dice.data.layouts.totalsegmentator import totalsegmentator_cases
+from lightning_dice.data.volumes import Preparation
 from lightning_dice.errors import InputError
 from lightning_dice.prepare import prepare
 from tests.conftest import NAMES, PAPER, tiny_case, write_nifti, write_nnunet
@@ -389,3 +392,22 @@ def test_what_counts_as_background_is_told_once_by_each_command(tmp_path, capsys
     patterns = ["data.layout.images=imagesTr/*_0000.nii.gz", "data.layout.labels=labelsTr/*.nii.gz", "data.name=mine"]
     prepared("files", tmp_path, *root, *patterns, "data.layout.ids={liver: 3}", "data.layout.highest=9")
     assert "declares 8 values without a name, from 1 to 9: none of the classes" in capsys.readouterr().out
+
+
+def test_an_id_of_several_scans_is_refused(tmp_path):
+    for name in ("p1/scan11", "p11/scan1", "p1/seg11", "p11/seg1"):
+        path = tmp_path / f"{name}.nii.gz"
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    layout = functools.partial(paired_cases, images="p*/scan*.nii.gz", labels="p*/seg*.nii.gz", ids={"liver": 1})
+    data = CTDataset("d", layout, tmp_path, tmp_path / "store", Preparation(), LabelChoice(PAPER))
+    with pytest.raises(InputError, match=r"the id 111 is of several scans: p1/scan11\.nii.gz, p11/scan1\.nii.gz; exp"):
+        data.choose()
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_tumour_in_an_organ_is_one_in_whatever_order_the_ids_are(tmp_path, order):
+    (tmp_path / "i1.nii.gz").touch()
+    ids = dict([("liver", [1, 2]), ("liver_tumour", 2)][::order])
+    (case,) = paired_cases(tmp_path, "i*.nii.gz", "l*.nii.gz", ids)
+    assert dict(case.labels[0].ids)[2] == ("liver", "liver_tumour")

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 import time
@@ -349,3 +350,51 @@ class Noting(checkpoints.pl.Callback):
 
     def on_train_batch_end(self, *_):
         Noting.steps += 1
+
+
+class Worsens(BreaksOff):
+    """Its validation Dice falls."""
+
+    def log(self, name, value, *args, **more):
+        super().log(name, torch.tensor(1 / (1 + self.global_step)) if name == "val/dice" else value, *args, **more)
+
+
+@pytest.fixture
+def worsens(monkeypatch):
+    monkeypatch.setattr("lightning_dice.build.SegmentationModule", Worsens)
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_EVERY", 0.0)
+
+
+def test_the_best_checkpoint_is_chosen_after_every_validation(worsens, nnunet_root, tmp_path):
+    run = train(config_of(tmp_path, nnunet_root, "trainer.max_steps=3", "trainer.val_check_interval=1"))
+    assert read_checkpoint(run.best)["global_step"] == 1
+
+
+def test_a_run_whose_folder_was_moved_keeps_its_best_checkpoint(worsens, nnunet_root, tmp_path):
+    asked = ("trainer.max_steps=6", "trainer.val_check_interval=2")
+    BreaksOff.place = "training 3"
+    with pytest.raises(RuntimeError):
+        train(config_of(tmp_path, nnunet_root, *asked))
+    shutil.move(tmp_path / "runs", tmp_path / "moved")
+    run = train(config_of(tmp_path, nnunet_root, *asked, f"output_dir={tmp_path}/moved"))
+    assert read_checkpoint(run.best)["global_step"] == 2
+    states = read_checkpoint(run.last)["callbacks"]
+    assert [key for key in states if key.startswith("ModelCheckpoint{'monitor': 'val/dice'")]  # as Lightning names it
+
+
+def test_a_validation_that_sigterm_cut_short_is_done_again(nnunet_root, tmp_path, monkeypatch):
+    asked = ("data.validation=0.4", "trainer.val_check_interval=3", "trainer.log_every_n_steps=4")
+    whole = train(config_of(tmp_path / "whole", nnunet_root, *asked))
+
+    class Asking(SegmentationModule):
+        def validation_step(self, batch, batch_idx):
+            if batch_idx == 0 and not (tmp_path / "asked").exists():
+                (tmp_path / "asked").touch()
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().validation_step(batch, batch_idx)
+
+    monkeypatch.setattr("lightning_dice.build.SegmentationModule", Asking)
+    with pytest.raises(Interrupted):
+        train(config_of(tmp_path, nnunet_root, *asked))
+    run = train(config_of(tmp_path, nnunet_root, *asked))
+    assert run.metrics.read_bytes() == whole.metrics.read_bytes()

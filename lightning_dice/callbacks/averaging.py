@@ -5,6 +5,8 @@ import torch
 from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor
 
+from lightning_dice.errors import InputError
+
 
 class MovingAverage(WeightAveraging):
     """An exponential moving average of the weights, by Lightning's and torch's means.
@@ -36,6 +38,12 @@ class MovingAverage(WeightAveraging):
         super().__init__(use_buffers=True, avg_fn=average)
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        types = {weight.dtype for weight in module.parameters()}
+        if types != {torch.float32}:  # in bfloat16 a step of 1 - decay is rounded to none
+            raise InputError(
+                f"trainer.precision={trainer.precision}: callbacks.ema averages float32 weights; expected 32-true, "
+                "bf16-mixed or 16-mixed, or leave the callback out"
+            )
         assert self._average_model is not None  # Lightning makes it before the module gets to its device
         self._average_model.to(module.device)
 

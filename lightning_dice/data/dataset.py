@@ -1,5 +1,6 @@
 """A labelled data set: its cases, what is wrong with them, their prepared copies, and the split."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from pathlib import Path
@@ -126,6 +127,12 @@ class CTDataset:
         """Split all cases, so that leaving one out moves no other from part to part, and leave out the excluded."""
         cases = self.layout(self.root)
         ids = [case.id for case in cases]
+        if doubled := [one for one, count in Counter(ids).items() if count > 1]:
+            files = ", ".join(str(case.image.relative_to(self.root)) for case in cases if case.id in doubled)
+            raise InputError(
+                f"{self.root}: the id {', '.join(doubled)} is of several scans: {files}; expected an id for each, "
+                "which is what stands for the wildcards of data.layout.images; rename files or folders"
+            )
         unknown = [i for i in self.exclude if i not in ids]
         if unknown:
             raise InputError(f"data.exclude={unknown}: no such case in {self.root}; expected ids such as {ids[0]}")

@@ -39,8 +39,9 @@ def paired_cases(
     if not found_images:
         raise InputError(f"{root / images}: no such file; data.root must hold the data set's own folders")
     meaning: dict[int, tuple[str, ...]] = dict.fromkeys((BACKGROUND, *range(highest + 1)), ())
-    for name, values in ids.items():
-        for value in [values] if isinstance(values, int) else values:
+    listed = {name: [values] if isinstance(values, int) else list(values) for name, values in ids.items()}
+    for name, values in sorted(listed.items(), key=lambda item: -len(item[1])):  # a tumour after the organ around it
+        for value in values:
             if normalized(name) != BACKGROUND_NAME:
                 meaning[value] = (*meaning.get(value, ()), normalized(name))
     structures = tuple(meaning.items())
