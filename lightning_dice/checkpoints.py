@@ -52,11 +52,6 @@ class BestCheckpoint(ModelCheckpoint):
         where: dict[str, Any] = {"dirpath": run.checkpoints, "filename": run.best.stem, "enable_version_counter": False}
         super().__init__(monitor="val/dice", mode="max", save_on_train_epoch_end=False, **where)
 
-    @property
-    def state_key(self) -> str:
-        """Lightning's own, under which checkpoints of before have it."""
-        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
-
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         paths = ("best_model_path", "kth_best_model_path", "last_model_path")
         here = {key: self._here(state_dict[key]) for key in paths}
