@@ -21,6 +21,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from lightning_dice.build_data import bound, build_label_choice
+from lightning_dice.callbacks.averaging import check_averaging
 from lightning_dice.callbacks.board import BoardTables
 from lightning_dice.callbacks.curves import CurvesLogger
 from lightning_dice.callbacks.lost import LostClassWarning
@@ -210,7 +211,10 @@ def build_trainer(config: DictConfig, callbacks: Sequence[pl.Callback] = (), **s
     made = [(name, instantiated(callback, name)) for name, callback in own]
     for name, callback in made:
         check_stopping(callback, name)
-    return instantiated(config.trainer, "trainer", callbacks=[*callbacks, *(one for _, one in made)], **settings)
+    trainer = instantiated(config.trainer, "trainer", callbacks=[*callbacks, *(one for _, one in made)], **settings)
+    for name, callback in made:
+        check_averaging(callback, name, trainer.precision)
+    return trainer
 
 
 def join_group(config: DictConfig) -> DDPStrategy | None:

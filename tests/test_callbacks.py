@@ -298,3 +298,4 @@ def test_averages_of_other_than_float32_weights_are_refused(precision, nnunet_ro
     asked = ("callbacks=ema", f"trainer.precision={precision}", "trainer.max_steps=2")
     with pytest.raises(InputError, match=f"^trainer.precision={precision}: callbacks.ema averages float32 weights"):
         train(config_of(tmp_path, nnunet_root, *asked))
+    assert not list(tmp_path.rglob("loss=*"))  # nothing half-written

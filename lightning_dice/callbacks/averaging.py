@@ -7,6 +7,8 @@ from torch import Tensor
 
 from lightning_dice.errors import InputError
 
+FLOAT32 = ("32-true", "bf16-mixed", "16-mixed")  # precisions whose weights are that
+
 
 class MovingAverage(WeightAveraging):
     """An exponential moving average of the weights, by Lightning's and torch's means.
@@ -38,15 +40,22 @@ class MovingAverage(WeightAveraging):
         super().__init__(use_buffers=True, avg_fn=average)
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        types = {weight.dtype for weight in module.parameters()}
-        if types != {torch.float32}:  # in bfloat16 a step of 1 - decay is rounded to none
-            raise InputError(
-                f"trainer.precision={trainer.precision}: callbacks.ema averages float32 weights; expected 32-true, "
-                "bf16-mixed or 16-mixed, or leave the callback out"
-            )
         assert self._average_model is not None  # Lightning makes it before the module gets to its device
         self._average_model.to(module.device)
 
     def on_test_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if self._average_model is not None:  # in a session that has nothing left to train, the end of that did not come
             self._copy_average_to_current(module)
+
+
+def check_averaging(callback: pl.Callback, name: str, precision: str) -> None:
+    """See that weights to average are float32: in bfloat16 a step of 1 - decay is rounded to none.
+
+    Raises:
+        InputError: an average of others.
+    """
+    if isinstance(callback, MovingAverage) and precision not in FLOAT32:
+        raise InputError(
+            f"trainer.precision={precision}: {name} averages float32 weights; expected {' or '.join(FLOAT32)}, or "
+            "leave the callback out"
+        )

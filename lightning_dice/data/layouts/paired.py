@@ -39,12 +39,13 @@ def paired_cases(
     if not found_images:
         raise InputError(f"{root / images}: no such file; data.root must hold the data set's own folders")
     meaning: dict[int, tuple[str, ...]] = dict.fromkeys((BACKGROUND, *range(highest + 1)), ())
-    listed = {name: [values] if isinstance(values, int) else list(values) for name, values in ids.items()}
-    for name, values in sorted(listed.items(), key=lambda item: -len(item[1])):  # a tumour after the organ around it
-        for value in values:
+    for name, values in ids.items():
+        for value in [values] if isinstance(values, int) else values:
             if normalized(name) != BACKGROUND_NAME:
                 meaning[value] = (*meaning.get(value, ()), normalized(name))
-    structures = tuple(meaning.items())
+    sizes = {normalized(name): 1 if isinstance(values, int) else len(values) for name, values in ids.items()}
+    # In whatever order they are given, a tumour comes after the organ that it is in.
+    structures = tuple((value, tuple(sorted(names, key=lambda name: -sizes[name]))) for value, names in meaning.items())
     return [
         Case("".join(case), _path(root, images, case), (LabelFile(_path(root, labels, case), structures),))
         for case in sorted(found_images | found_labels)
