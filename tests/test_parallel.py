@@ -78,7 +78,7 @@ def get_no_memory(number: int) -> None:
 @pytest.mark.parametrize("function", [be_killed, get_no_memory])
 def test_want_of_memory_is_told_in_a_line_with_what_to_do(function):
     started = time.monotonic()
-    with pytest.raises(InputError, match=r"preparing: one of 3 processes was ended, .* taskset") as refusal:
+    with pytest.raises(InputError, match=r"preparing: one of 3 processes was killed, .* taskset") as refusal:
         run_all(function, [(number,) for number in range(6)], "preparing", 3, progress=False)
     assert "\n" not in str(refusal.value)
     assert time.monotonic() - started < SOON
