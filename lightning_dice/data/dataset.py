@@ -128,7 +128,7 @@ class CTDataset:
         cases = self.layout(self.root)
         ids = [case.id for case in cases]
         if doubled := [one for one, count in Counter(ids).items() if count > 1]:
-            files = ", ".join(str(case.image.relative_to(self.root)) for case in cases if case.id in doubled)
+            files = ", ".join(str(case.image) for case in cases if case.id in doubled)
             raise InputError(
                 f"{self.root}: the id {', '.join(doubled)} is of several scans: {files}; expected an id for each, "
                 "which is what stands for the wildcards of data.layout.images; rename files or folders"
