@@ -66,14 +66,9 @@ def file_name(group: str, settings: Any, usual: str | None = None) -> Any:
 def told_name(config: dict[str, Any], group: str, usual: str | None = None) -> Any:
     """What a run's name says of a group of which it says the file, or the files; see `file_name`."""
     if group != CALLBACKS:
-        return file_name(group, settings_of(config, group), usual)
+        return file_name(group, setting(config, ".".join(TOLD_BY_FILE[group])), usual)
     chosen = config.get(CALLBACKS) or {}
     return ("+".join(sorted(map(str, chosen))) or "none") if isinstance(chosen, dict) else chosen
-
-
-def settings_of(config: dict[str, Any], group: str) -> Any:
-    """A run's settings of a group that its name says the file of."""
-    return setting(config, ".".join(TOLD_BY_FILE[group]))
 
 
 def setting(config: dict[str, Any], key: str) -> Any:
