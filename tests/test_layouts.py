@@ -401,9 +401,7 @@ def test_an_id_of_several_scans_is_refused(tmp_path):
         path.touch()
     layout = functools.partial(paired_cases, images="p*/scan*.nii.gz", labels="p*/seg*.nii.gz", ids={"liver": 1})
     data = CTDataset("d", layout, tmp_path, tmp_path / "store", Preparation(), LabelChoice(PAPER))
-    with pytest.raises(
-        InputError, match=r"the id 111 is of several scans: .*p1/scan11\.nii.gz, .*p11/scan1\.nii.gz; "
-    ):
+    with pytest.raises(InputError, match=r"the id 111 is of several scans: .*p1/scan11\.nii.gz, .*p11/scan1\.nii.gz; "):
         data.choose()
 
 
