@@ -1,6 +1,7 @@
 """Any loss as one of the module's: made with the class weights, given the target that it expects; the sum of two."""
 
 import copy
+import math
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -11,6 +12,7 @@ from torch.nn.functional import one_hot
 
 from lightning_dice.config import plain
 from lightning_dice.data.datamodule import CTDataModule
+from lightning_dice.data.labels import told_names
 from lightning_dice.errors import InputError
 from lightning_dice.loss import DiceLoss, class_weights
 from lightning_dice.naming import OUR_LOSS, SUM_LOSS, SUMMANDS
@@ -73,6 +75,8 @@ def build_loss(config: DictConfig, data: CTDataModule | None = None, name: str =
             raise InputError(
                 f"{name}._target_format_={config._target_format_}: {config._target_} takes no other; leave it out"
             )
+        if data:
+            _check_absent(loss, name, data)
         loss.across = total
         return loss
     usual = USUAL.get(config._target_.partition(".")[0], "indices")
@@ -118,13 +122,17 @@ class AnyLoss(nn.Module):
             return self.loss(logits, TARGETS[self.target_format](target, logits.shape[1]))
 
     def check(self, classes: int, size: Sequence[int]) -> None:
-        """Call a copy of it once, on a patch of this size that holds all classes: what it keeps does not change.
+        """Call a copy of it once, on patches of this size that hold all classes: what it keeps does not change.
+
+        Neither their number nor a side is that of the classes, and none is 1. Otherwise torch would go on with what
+        lacks a dimension, such as a weight per class, which it would then multiply with the places along the last side.
 
         Raises:
             InputError: it refuses its arguments, or gives no finite scalar to train by.
         """
-        logits = torch.zeros(1, classes, *size, requires_grad=True)
-        target = (torch.arange(logits[0, 0].numel()) % classes).reshape(1, *size)
+        shape = [next(multiple for multiple in (n, 2 * n, 4 * n) if multiple not in (1, classes)) for n in (2, *size)]
+        logits = torch.zeros(shape[0], classes, *shape[1:], requires_grad=True)
+        target = (torch.arange(shape[0] * math.prod(shape[1:])) % classes).reshape(shape)
         try:
             with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
                 # Torch's own losses go on with what has another shape if they can broadcast it.
@@ -160,6 +168,39 @@ class SumLoss(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         return self.factors[0] * self.first(logits, target) + self.factors[1] * self.second(logits, target)
+
+
+def warn_of_absent(loss: nn.Module, data: CTDataModule) -> None:
+    """Print a line on classes without a training voxel where a loss of another package has weights by frequency.
+
+    Cross-entropy never uses their weights. A Dice with smoothing terms does, and whether there are any is not known.
+    """
+    given = [part.weights for part in loss.modules() if isinstance(part, AnyLoss) and part.weights is not None]
+    if (absent := _absent(data)) and any(len(weights.unique()) > 1 for weights in given):
+        print(
+            f"warning: {told_names(absent)}: no training voxel, so the weight is N/ε; unless the loss multiplies it by "
+            "zero, as cross-entropy does, little else will be learnt; labels without such a class are safer"
+        )
+
+
+def _check_absent(loss: DiceLoss, name: str, data: CTDataModule) -> None:
+    """See that N/ε, the weight of a class without a training voxel, is multiplied by a Dice of 0.
+
+    Raises:
+        InputError: it is not, or the other weights are divided by it.
+    """
+    given = [f"{name}.smooth={loss.smooth}"] if loss.smooth else []
+    given += [f"{name}.normalize={loss.normalize}"] if loss.normalize in ("mean", "sum") else []
+    if loss.weighting != "uniform" and given and (absent := _absent(data)):
+        raise InputError(
+            f"{', '.join(given)}: no training voxel is {told_names(absent)}, whose weight is then N/ε with "
+            f"{name}.weighting={loss.weighting}, and nothing else would be learnt; expected {name}.smooth=0 and "
+            f"{name}.normalize=none, or labels without such a class"
+        )
+
+
+def _absent(data: CTDataModule) -> list[str]:
+    return [each for each, voxels in zip(data.taught, data.class_voxels, strict=True) if not voxels]
 
 
 def _is_weighted(config: DictConfig, name: str) -> bool:

@@ -29,6 +29,7 @@ from lightning_dice.files import atomic_write
 from lightning_dice.launch import run_ranks
 from lightning_dice.loggers import open_loggers
 from lightning_dice.loss import DiceLoss
+from lightning_dice.losses import warn_of_absent
 from lightning_dice.lost import lost_at_end, shares_of
 from lightning_dice.naming import flat
 from lightning_dice.pictures.curves import learning_curves
@@ -122,6 +123,7 @@ def _train(rank: int, config: DictConfig, settings: dict[str, Any], run: Run, da
         for logger in loggers.values():
             logger.log_hyperparams(flat(settings))
         print(classes_table(**classes))
+        warn_of_absent(module.loss, data)
         if data.untaught:
             told = f"{told_names(data.untaught)}: not taught, not scored (labels={data.labels.name})"
             print(f"{len(data.labels)} classes; {told}")

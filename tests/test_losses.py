@@ -9,7 +9,7 @@ from torch import nn
 
 from lightning_dice.build import build_module, settle
 from lightning_dice.errors import InputError
-from lightning_dice.losses import TARGETS, AnyLoss, build_loss
+from lightning_dice.losses import TARGETS, AnyLoss, build_loss, warn_of_absent
 from tests import oracle
 from tests.test_config import composed, names, with_one_case
 
@@ -147,6 +147,7 @@ class Strange(nn.Module):
             "none": lambda: None,
             "voxels": lambda: logits.mean(dim=1),
             "infinity": lambda: logits.mean() + math.inf,
+            "squares": lambda: (logits - target).square().mean(),
             "count": lambda: logits.argmax(dim=1).float().mean(),
         }[self.gives]()
 
@@ -155,14 +156,22 @@ class Strange(nn.Module):
     ("overrides", "said"),
     [
         (["loss._target_=tests.test_losses.Strange"], "tests.test_losses.Strange: gives a NoneType; expected a finite"),
-        (["loss._target_=tests.test_losses.Strange", "+loss.gives=voxels"], "gives a tensor of shape (1, 8, 8, 8)"),
+        (["loss._target_=tests.test_losses.Strange", "+loss.gives=voxels"], "gives a tensor of shape (2, 16, 16, 16)"),
         (["loss._target_=tests.test_losses.Strange", "+loss.gives=infinity"], "gives inf; expected a finite scalar"),
         (["loss._target_=tests.test_losses.Strange", "+loss.gives=count"], "gives 0 without a gradient; expected"),
         (["loss._target_=tests.test_losses.Strange", "+loss.gives=x"], "(KeyError: 'x'); expected a loss that takes"),
-        (["loss=cross_entropy", "+loss.reduction=none"], "CrossEntropyLoss: gives a tensor of shape (1, 8, 8, 8)"),
-        (["loss._target_=monai.losses.DiceLoss"], "monai.losses.DiceLoss: fails on logits (1, 8, 8, 8, 8) and a"),
+        (["loss=cross_entropy", "+loss.reduction=none"], "CrossEntropyLoss: gives a tensor of shape (2, 16, 16, 16)"),
+        (["loss._target_=monai.losses.DiceLoss"], "monai.losses.DiceLoss: fails on logits (2, 8, 16, 16, 16) and"),
         (["loss=dice_ce", "+loss._target_format_=indices"], "a target of the format indices (ValueError: the number"),
-        (["loss._target_=torch.nn.MSELoss"], "torch.nn.MSELoss: fails on logits (1, 8, 8, 8, 8) and a target of"),
+        (["loss._target_=torch.nn.MSELoss"], "torch.nn.MSELoss: fails on logits (2, 8, 16, 16, 16) and a target"),
+        (  # which would have the classes' weights along the last side, of 8 voxels
+            ["loss._target_=torch.nn.BCEWithLogitsLoss", "loss.weighting=simple", "+loss._target_format_=one_hot"],
+            "BCEWithLogitsLoss: fails on logits (2, 8, 16, 16, 16) and a target of the format one_hot (RuntimeError: ",
+        ),
+        (  # which would have each sample's target for all of them
+            ["loss._target_=tests.test_losses.Strange", "+loss.gives=squares", "+loss._target_format_=indices"],
+            "tests.test_losses.Strange: fails on logits (2, 8, 16, 16, 16) and a target of the format indices (Runtime",
+        ),
     ],
 )  # fmt: skip
 def test_a_loss_that_cannot_train_is_told_in_one_line_before_the_training(overrides, said):
@@ -183,3 +192,51 @@ def test_trying_a_loss_changes_no_draw():
     torch.manual_seed(1)
     AnyLoss(Drawing(), "loss", "indices").check(2, (4, 4, 4))
     assert torch.equal(torch.rand(3), expected)
+
+
+ABSENT = (5000, 10, 25, 0, 70, 40, 0, 4)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ("loss=simple", "loss.smooth=0.5"),
+        ("loss=square", "loss.normalize=mean"),
+        ("loss=sum", "loss@loss.first=focal", "loss@loss.second=simple", "loss.second.normalize=sum"),
+    ],
+)
+def test_a_class_without_voxels_does_not_take_over_the_loss(asked):
+    config = settle(composed("train", *SMALL, *asked))
+    build_loss(config.loss, with_one_case(config, VOXELS))
+    with pytest.raises(InputError) as refusal:
+        build_loss(config.loss, with_one_case(config, ABSENT))
+    where = "loss.second" if "loss=sum" in asked else "loss"
+    assert str(refusal.value).startswith(f"{where}.{asked[-1].rpartition('.')[2]}: no training voxel is liver, gall")
+
+
+@pytest.mark.parametrize("asked", [("loss=simple",), ("loss=uniform", "loss.smooth=1e-5", "loss.normalize=mean")])
+def test_a_class_without_voxels_is_harmless_where_its_weight_counts_nothing(asked):
+    config = settle(composed("train", *SMALL, *asked))
+    logits, target, _ = draw()
+    target[(target == 3) | (target == 6)] = 0
+    ours = logits.clone().requires_grad_()
+    build_loss(config.loss, with_one_case(config, ABSENT))(ours, target).backward()
+    assert ours.grad.abs().max() < 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "is_told"),
+    [
+        (("loss=dice_ce", "loss.weighting=simple"), True),
+        (("loss=sum", "loss@loss.first=focal", "loss.first.weighting=square", "loss@loss.second=uniform"), True),
+        (("loss=dice_ce",), False),
+        (("loss=simple",), False),
+    ],
+)
+def test_the_weight_of_a_class_without_voxels_is_told_with_losses_of_others(asked, is_told, capsys):
+    config = settle(composed("train", *SMALL, *asked))
+    for voxels, expected in ((VOXELS, False), (ABSENT, is_told)):
+        data = with_one_case(config, voxels)
+        warn_of_absent(build_loss(config.loss, data), data)
+        said = capsys.readouterr().out
+        assert said.startswith("warning: liver, gallbladder: no training voxel") if expected else not said

@@ -56,7 +56,7 @@ def test_what_a_user_types_trains(typed, nnunet_root, tmp_path):
 
 def test_a_loss_that_gives_no_number_leaves_no_run(nnunet_root, tmp_path):
     asked = ["loss=uniform", f"loss._target_={Strange.__module__}.Strange", "+loss.gives=voxels"]
-    with pytest.raises(InputError, match=r"Strange: gives a tensor of shape \(1, 16, 16, 16\); expected a finite scal"):
+    with pytest.raises(InputError, match=r"Strange: gives a tensor of shape \(2, 16, 16, 16\); expected a finite scal"):
         trained(tmp_path, nnunet_root, *asked)
     assert not list(tmp_path.rglob("config.yaml"))
 
