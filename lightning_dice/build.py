@@ -3,8 +3,6 @@
 What needs no data can be built first, so that a setting that it refuses is refused before anything is written.
 """
 
-import functools
-import inspect
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -18,9 +16,9 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from lightning_dice.build_data import bound, build_label_choice
+from lightning_dice.build_optim import build_optimizer, build_schedule, check_optim
 from lightning_dice.callbacks.averaging import check_averaging
 from lightning_dice.callbacks.board import BoardTables
 from lightning_dice.callbacks.curves import CurvesLogger
@@ -30,6 +28,7 @@ from lightning_dice.callbacks.overlays import OverlayPictures
 from lightning_dice.callbacks.scoring import TestResults
 from lightning_dice.callbacks.stopping import check_stopping, check_validates
 from lightning_dice.callbacks.timing import ProgressBar, StepTimes
+from lightning_dice.callbacks.unfit import check_fits
 from lightning_dice.checkpoints import BestCheckpoint, CheckpointFiles, LastCheckpoint
 from lightning_dice.config import plain
 from lightning_dice.data.datamodule import CTDataModule
@@ -39,10 +38,10 @@ from lightning_dice.errors import InputError
 from lightning_dice.loggers import check_loggers
 from lightning_dice.losses import build_loss, taken_by_loss
 from lightning_dice.lost import shares_of
-from lightning_dice.module import OptimizerFactory, ScheduleFactory, SegmentationModule
+from lightning_dice.module import SegmentationModule
 from lightning_dice.naming import grid_settings
 from lightning_dice.network import channels_last
-from lightning_dice.objects import REFUSALS, instantiated, parameters, refusing, taken
+from lightning_dice.objects import REFUSALS, instantiated, parameters, taken
 from lightning_dice.recipe import Recipe
 from lightning_dice.runs import Run
 from lightning_dice.sync_norm import CPUSyncBatchNorm
@@ -76,17 +75,7 @@ def settle(config: DictConfig) -> DictConfig:
         config.network = taken(config.network, "network", "network/*.yaml")
     build_loss(config.loss)
     describe_network(config.network, classes=2)
-    optimizer = refusing("optim", _build_optimizer(config), [nn.Parameter(torch.zeros(1))])
-    if schedule := _build_schedule(config.schedule):
-        made = refusing("schedule", schedule, optimizer)
-        if not isinstance(made, LRScheduler) or isinstance(made, ReduceLROnPlateau):  # which waits for a validation
-            raise InputError(
-                f"schedule._target_={config.schedule._target_}: makes a {type(made).__name__}; expected a schedule by "
-                "iterations, such as one of torch.optim.lr_scheduler"
-            )
-        rates = refusing("schedule", _rates, made, config.trainer.max_steps)
-        if wrong := [rate for rate in rates if not 0 <= rate < float("inf")]:
-            raise InputError(f"schedule: comes to a learning rate of {wrong[0]}; expected finite ones from 0")
+    check_optim(config)
     check_loggers(config.logger)
     check_devices(config.trainer, config.data.batch_size)
     trainer = build_trainer(config, logger=False, devices=config.trainer.devices)
@@ -121,8 +110,8 @@ def build_module(config: DictConfig, data: CTDataModule) -> SegmentationModule:
         )
     loss = build_loss(config.loss, data)
     recipe = Recipe(data.labels, data.preparation, data.spacing_mm, data.patch_size, description)
-    optimizer = _build_optimizer(config)
-    schedule = _build_schedule(config.schedule)
+    optimizer = build_optimizer(config)
+    schedule = build_schedule(config.schedule)
     return SegmentationModule(network, recipe, loss, optimizer, config.overlap, data.taught, config.compile, schedule)
 
 
@@ -151,38 +140,6 @@ def describe_network(config: DictConfig, classes: int) -> dict[str, Any]:
     return description | {name: classes}
 
 
-def _build_optimizer(config: DictConfig) -> OptimizerFactory:
-    """In one kernel for all weights on a GPU, where the optimiser has it; on a CPU it takes no time to speak of."""
-    factory = instantiated(config.optim, "optim")
-    if uses_gpu(config.trainer.accelerator) and "fused" in inspect.signature(factory.func).parameters:
-        return functools.partial(factory.func, **{"fused": True} | factory.keywords)
-    return factory
-
-
-def _rates(schedule: LRScheduler, steps: int) -> list[float]:
-    """Of all iterations, tried before the training."""
-    rates = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch minds schedules that step alone
-        for _ in range(steps):
-            schedule.step()
-            rates.append(float(schedule.get_last_lr()[0]))
-    return rates
-
-
-def _build_schedule(config: DictConfig) -> ScheduleFactory | None:
-    """None where there is none.
-
-    Raises:
-        InputError: arguments without a schedule.
-    """
-    if config._target_ is not None:
-        return instantiated(config, "schedule", _partial_=True)
-    if left_over := [f"schedule.{key}={value}" for key, value in plain(config).items() if key != "_target_"]:
-        raise InputError(f"{', '.join(left_over)}: no schedule takes it; add schedule._target_=… or one by its name")
-    return None
-
-
 def build_trainer(config: DictConfig, callbacks: Sequence[pl.Callback] = (), **settings: Any) -> pl.Trainer:
     """The trainer of the configuration, with its precision chosen for the device; `settings` go to it as they are.
 
@@ -208,8 +165,9 @@ def build_trainer(config: DictConfig, callbacks: Sequence[pl.Callback] = (), **s
         settings |= {"sync_batchnorm": False, "plugins": [*settings.get("plugins", ()), CPUSyncBatchNorm()]}
     own = [("trainer.callbacks", callback) for callback in config.trainer.get("callbacks", ())]
     own += [(f"callbacks.{name}", callback) for name, callback in config.get("callbacks", {}).items()]
-    made = [(name, instantiated(callback, name)) for name, callback in own]
+    made = [(name, instantiated(callback, name, _convert_="all")) for name, callback in own]
     for name, callback in made:
+        check_fits(callback, name)
         check_stopping(callback, name)
     trainer = instantiated(config.trainer, "trainer", callbacks=[*callbacks, *(one for _, one in made)], **settings)
     for name, callback in made:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from pytorch_lightning.callbacks import Timer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_dice import checkpoints
@@ -116,6 +117,23 @@ def test_every_file_makes_a_callback_of_its_name(callback):
         (["callbacks=ema", "callbacks.ema.decay=1"], "callbacks.ema: decay=1: expected a number from 0 to below 1"),
         (["callbacks=ema", "+callbacks.ema.speed=1"], "callbacks.ema: "),
         (["+callbacks.mine=3"], "callbacks.mine=3: expected objects by names of their own"),
+        (
+            ["+callbacks.mine={_target_: pytorch_lightning.callbacks.StochasticWeightAveraging, swa_lrs: 0.01}"],
+            "callbacks.mine: StochasticWeightAveraging cannot work here: a run is one epoch; expected callbacks=ema",
+        ),
+        (
+            ["+trainer.callbacks=[{_target_: pytorch_lightning.callbacks.BatchSizeFinder}]"],
+            "trainer.callbacks: BatchSizeFinder cannot work here: the batch is a setting; expected data.batch_size=",
+        ),
+        (
+            ["+callbacks.mine._target_=pytorch_lightning.callbacks.GradientAccumulationScheduler",
+             "+callbacks.mine.scheduling={0: 2}"],
+            "callbacks.mine: GradientAccumulationScheduler cannot work here: a run is one epoch; expected +trainer.acc",
+        ),
+        (
+            ["+callbacks.mine._target_=pytorch_lightning.callbacks.LearningRateFinder"],
+            "callbacks.mine: LearningRateFinder cannot work here: the rate is a setting; expected optim.lr=",
+        ),
     ],
 )  # fmt: skip
 def test_what_would_not_work_is_refused_before_anything_is_written(overrides, said, nnunet_root, tmp_path):
@@ -124,6 +142,13 @@ def test_what_would_not_work_is_refused_before_anything_is_written(overrides, sa
     assert str(refusal.value).startswith(said)
     assert "\n" not in str(refusal.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_callback_gets_plain_types():
+    asked = ["+callbacks.timer._target_=pytorch_lightning.callbacks.Timer", "+callbacks.timer.duration={hours: 2}"]
+    trainer = build_trainer(composed("train", *asked), logger=False)
+    (timer,) = [one for one in trainer.callbacks if isinstance(one, Timer)]
+    assert timer.time_remaining() == 7200
 
 
 def test_a_run_stops_when_the_validation_no_longer_rises(stopped, capsys):

@@ -90,6 +90,20 @@ def test_every_shipped_optimiser_trains(optim, nnunet_root, tmp_path):
     assert (f",optim={optim}" in run.folder.name) == (optim != "adam")
 
 
+@pytest.mark.parametrize(
+    ("optim", "said"),
+    [
+        ("LBFGS", "optim._target_=torch.optim.LBFGS: asks for the loss several times in an iteration; expected an opt"),
+        ("SparseAdam", "optim: SparseAdam does not support dense gradients"),
+    ],
+)
+def test_an_optimiser_that_cannot_work_is_told_in_one_line(optim, said):
+    with pytest.raises(InputError) as refusal:
+        settle(composed("train", f"optim._target_=torch.optim.{optim}", "~optim.betas", "~optim.eps"))
+    assert str(refusal.value).startswith(said)
+    assert "\n" not in str(refusal.value)
+
+
 RATES = {  # of eight iterations from 0.01, by hand
     "poly": [0.01 * (1 - t / 8) ** 0.9 for t in range(8)],
     "cosine": [0.005 * (1 + math.cos(math.pi * t / 8)) for t in range(8)],
