@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lightning_dice.checkpoints import read_checkpoint
-from lightning_dice.data.labels import MOST_NAMED, LabelSet, told_names
+from lightning_dice.data.labels import LabelSet, told_names
 from lightning_dice.ensemble import Ensemble
 from lightning_dice.errors import InputError
 from lightning_dice.naming import differences
@@ -111,11 +111,9 @@ def check_tests(runs: Sequence[Run]) -> None:
 def _common(runs: Sequence[Run], recipes: Sequence[Recipe]) -> Recipe:
     first = recipes[0]
     for run, recipe in zip(runs[1:], recipes[1:], strict=True):
-        names = [one.labels.names for one in (first, recipe)]
-        unlike = next((place for place, (a, b) in enumerate(zip(*names, strict=False)) if a != b), 0)
-        start = unlike // MOST_NAMED * MOST_NAMED  # of a line that has the first unlike one
+        names, others = first.labels.names, recipe.labels.names
         for name, ours, theirs in (
-            ("classes", *(told_names(one[start:]) for one in names)),
+            ("classes", told_names(names, others), told_names(others, names)),
             ("data.preparation", first.preparation, recipe.preparation),
             ("data.patch_size", first.patch_size, recipe.patch_size),
         ):

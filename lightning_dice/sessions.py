@@ -135,8 +135,8 @@ def begin(
     goes_on = has_progress(run)
     if goes_on and (names := read_labels(run).names) != labels.names:
         raise InputError(
-            f"{run.labels}: the run's classes are {told_names(names)}, and the data's {told_names(labels.names)}; give "
-            "this run a name=… of its own"
+            f"{run.labels}: the run's classes are {told_names(names, labels.names)}, and the data's "
+            f"{told_names(labels.names, names)}; give this run a name=… of its own"
         )
     for folder in (run.folder, run.checkpoints, run.predictions):
         remove_leftovers(folder)

@@ -17,6 +17,7 @@ from lightning_dice.data.labels import (
     LabelSet,
     label_set,
     normalized,
+    told_names,
 )
 from lightning_dice.errors import InputError
 
@@ -181,3 +182,11 @@ def test_places_undo_indices(names):
     assert [paper.places(chosen)[index] for index in paper.indices(chosen)] == list(range(len(chosen)))
     others = [place for name, place in zip(paper.names, paper.places(chosen), strict=True) if name not in chosen]
     assert others == [BACKGROUND] * (8 - len(chosen))
+
+
+def test_a_line_of_names_has_those_in_which_they_differ():
+    names = [f"organ_{number}" for number in range(12)]
+    assert told_names(names) == f"{', '.join(names[:10])} and 2 more"
+    assert told_names(names, [*names[:11], "kidney"]) == "organ_10, organ_11"
+    assert told_names(names, ["kidney", *names[1:]]) == told_names(names, names[:11]) == told_names(names)
+    assert told_names({"b", "a"}) == "a, b"

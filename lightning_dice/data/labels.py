@@ -260,10 +260,12 @@ def normalized(name: object) -> str:
     return found
 
 
-def told_names(names: Collection[str]) -> str:
-    """As a line has room for."""
+def told_names(names: Collection[str], others: Sequence[str] = ()) -> str:
+    """As a line has room for; where others differ from them, from the line on that has the first unlike one."""
     listed = sorted(names) if isinstance(names, set) else list(names)
-    return ", ".join(listed[:MOST_NAMED]) + (f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else "")
+    unlike = next((place for place, (a, b) in enumerate(zip(listed, others, strict=False)) if a != b), 0)
+    rest = listed[unlike // MOST_NAMED * MOST_NAMED :]
+    return ", ".join(rest[:MOST_NAMED]) + (f" and {len(rest) - MOST_NAMED} more" if len(rest) > MOST_NAMED else "")
 
 
 def _merged(name: str, members: Sequence[Label]) -> Label:

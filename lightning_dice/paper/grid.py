@@ -168,7 +168,7 @@ def read_grid(folder: Path | str) -> Grid:
     strange: dict[Key, list[str]] = {}
     for key, runs in found.items():
         strange[key] = [
-            f"seed {run.seed}: {run.state}, left out, of other classes ({told_names(run.labels.names)})"
+            f"seed {run.seed}: {run.state}, left out, of other classes ({told_names(run.labels.names, labels.names)})"
             for run in runs
             if run.labels.names != labels.names
         ]
