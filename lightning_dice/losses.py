@@ -3,7 +3,8 @@
 import copy
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -28,6 +29,7 @@ TARGETS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "one_hot": lambda target, classes: one_hot(target.long(), classes).movedim(-1, 1).float(),
 }
 USUAL = {"monai": "channel"}  # by package; all others take indices, as torch's
+ACTIVATIONS = ("softmax", "sigmoid", "other_act")  # MONAI's names for what makes probabilities of logits
 
 
 def taken_by_loss(config: DictConfig, name: str = "loss") -> DictConfig:
@@ -64,6 +66,7 @@ def build_loss(config: DictConfig, data: CTDataModule | None = None, name: str =
             raise InputError(f"{name}.weighting={weighting}: there is {name}.weight too; leave one of them out")
         if weights is not None and data and weighting != "uniform":  # which is the same as without
             more = {"weight": weights.float()}
+    _check_activation(settings, name)
     make = instantiated(settings, called, _partial_=True, _convert_="all")
     loss = refusing(called, lambda: make(**more))
     if data and hasattr(loss, "set_class_voxels"):
@@ -131,7 +134,8 @@ class AnyLoss(nn.Module):
             InputError: it refuses its arguments, or gives no finite scalar to train by.
         """
         shape = [next(multiple for multiple in (n, 2 * n, 4 * n) if multiple not in (1, classes)) for n in (2, *size)]
-        logits = torch.zeros(shape[0], classes, *shape[1:], requires_grad=True)
+        drawn = torch.randn(shape[0], classes, *shape[1:], generator=torch.Generator().manual_seed(0))
+        logits = drawn.requires_grad_()
         target = (torch.arange(shape[0] * math.prod(shape[1:])) % classes).reshape(shape)
         try:
             with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
@@ -180,6 +184,21 @@ def warn_of_absent(loss: nn.Module, data: CTDataModule) -> None:
         print(
             f"warning: {told_names(absent)}: no training voxel, so the weight is N/ε; unless the loss multiplies it by "
             "zero, as cross-entropy does, little else will be learnt; labels without such a class are safer"
+        )
+
+
+def _check_activation(settings: Mapping[str, Any], name: str) -> None:
+    """See that a loss that can make probabilities of the network's logits, such as MONAI's Dice, is told to.
+
+    Raises:
+        InputError: it would take the logits for probabilities.
+    """
+    known = parameters(settings["_target_"], name)
+    choices = {one: settings.get(one, known[one].default) for one in ACTIVATIONS if one in known}
+    if len(choices) > 1 and not any(choices.values()):
+        raise InputError(
+            f"{name}._target_={settings['_target_']}: takes probabilities, and a network gives logits; expected "
+            f"{' or '.join(f'{name}.{one}' for one in choices)}, add +{name}.softmax=true"
         )
 
 
