@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from lightning_dice import build
+from lightning_dice import build_optim
 from lightning_dice.build import build_datamodule, build_module
 from lightning_dice.network import UNet3D
 from lightning_dice.train import train
@@ -62,5 +62,5 @@ def test_on_a_gpu_the_optimiser_is_fused_unless_told_otherwise(monkeypatch, nnun
     data = build_datamodule(config)
     data.setup()
     assert not build_module(config, data).configure_optimizers().defaults["fused"]
-    monkeypatch.setattr(build, "uses_gpu", lambda accelerator: True)
+    monkeypatch.setattr(build_optim, "uses_gpu", lambda accelerator: True)
     assert build_module(config, data).configure_optimizers().defaults["fused"] is fused
