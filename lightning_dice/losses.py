@@ -198,7 +198,7 @@ def _check_activation(settings: Mapping[str, Any], name: str) -> None:
     if len(choices) > 1 and not any(choices.values()):
         raise InputError(
             f"{name}._target_={settings['_target_']}: takes probabilities, and a network gives logits; expected "
-            f"{' or '.join(f'{name}.{one}' for one in choices)}, add +{name}.softmax=true"
+            f"{' or '.join(f'{name}.{one}' for one in choices)}, add ++{name}.softmax=true"
         )
 
 

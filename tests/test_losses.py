@@ -162,7 +162,7 @@ class Strange(nn.Module):
         (["loss._target_=tests.test_losses.Strange", "+loss.gives=x"], "(KeyError: 'x'); expected a loss that takes"),
         (["loss=cross_entropy", "+loss.reduction=none"], "CrossEntropyLoss: gives a tensor of shape (2, 16, 16, 16)"),
         (["loss._target_=monai.losses.DiceLoss"], "monai.losses.DiceLoss: takes probabilities, and a network gives lo"),
-        (["loss=tversky", "loss.softmax=false"], "add +loss.softmax=true"),
+        (["loss=tversky", "loss.softmax=false"], "add ++loss.softmax=true"),
         (["loss._target_=torch.nn.BCELoss", "+loss._target_format_=one_hot"], "should be between 0 and 1); expected a"),
         (
             ["loss._target_=monai.losses.DiceLoss", "+loss.softmax=true"],
