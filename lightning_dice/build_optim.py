@@ -22,16 +22,13 @@ def check_optim(config: DictConfig) -> None:
         InputError: they refuse their arguments; an optimiser that asks for the loss by itself, or a schedule that waits
             for validations; rates that are none.
     """
-    weight = nn.Parameter(zeros(1))
-    weight.grad = zeros(1)
-    optimizer = refusing("optim", instantiated(config.optim, "optim"), [weight])
+    optimizer = refusing("optim", build_optimizer(config), [nn.Parameter(zeros(1))])
     closure = inspect.signature(optimizer.step).parameters.get("closure")
     if closure is not None and closure.default is closure.empty:
         raise InputError(
             f"optim._target_={config.optim._target_}: asks for the loss several times in an iteration; expected an "
             "optimiser that goes by one gradient, such as torch.optim.Adam"
         )
-    refusing("optim", optimizer.step)
     schedule = build_schedule(config.schedule)
     if schedule is None:
         return

@@ -90,18 +90,11 @@ def test_every_shipped_optimiser_trains(optim, nnunet_root, tmp_path):
     assert (f",optim={optim}" in run.folder.name) == (optim != "adam")
 
 
-@pytest.mark.parametrize(
-    ("optim", "said"),
-    [
-        ("LBFGS", "optim._target_=torch.optim.LBFGS: asks for the loss several times in an iteration; expected an opt"),
-        ("SparseAdam", "optim: SparseAdam does not support dense gradients"),
-    ],
-)
-def test_an_optimiser_that_cannot_work_is_told_in_one_line(optim, said):
-    with pytest.raises(InputError) as refusal:
-        settle(composed("train", f"optim._target_=torch.optim.{optim}", "~optim.betas", "~optim.eps"))
-    assert str(refusal.value).startswith(said)
-    assert "\n" not in str(refusal.value)
+def test_an_optimiser_that_wants_several_losses_is_refused():
+    with pytest.raises(
+        InputError, match=r"^optim._target_=torch.optim.LBFGS: asks for the loss several times in an it"
+    ):
+        settle(composed("train", "optim._target_=torch.optim.LBFGS", "~optim.betas", "~optim.eps"))
 
 
 RATES = {  # of eight iterations from 0.01, by hand
