@@ -25,7 +25,7 @@ def grid_curves(cells: Sequence[Cell]) -> Figure:
     axes = figure.subplots(3, len(cells), sharex=True, squeeze=False)
     for cell, panel in zip(cells, axes.T, strict=True):
         title = textwrap.fill(f"{cell.loss}, learning rate {cell.setting}", TITLE_WIDTH)
-        panel[0].set_title(title, fontsize=9, **LITERAL)
+        panel[0].set_title(title, fontsize=9, y=1.06, **LITERAL)  # in one line, over the axes' powers of ten
         if cell.runs:
             mean, of_seeds = mean_curves(cell)
             draw_loss(panel[0], mean, of_seeds)
@@ -36,6 +36,7 @@ def grid_curves(cells: Sequence[Cell]) -> Figure:
             panel[1].text(0.5, 0.5, what, ha="center", va="center", transform=panel[1].transAxes)
         for axis in panel:
             axis.tick_params(labelsize=7)
+            axis.yaxis.get_offset_text().set_fontsize(7)
         for axis in panel[1:]:
             axis.set_ylim(0, 1.01)
         panel[-1].set_xlabel("iteration", fontsize=8)
